@@ -1,0 +1,47 @@
+"""Training data from small pure functions: sampled, loaded, combined before the network asks."""
+
+from .combiners import combine_pad, combine_to_arrays, combine_to_tuples
+from .compat import make_infinite_batch_iter
+from .composition import pipeline
+from .errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
+from .functions import apply_at, multiply, random_apply, sample_args, unpack_args, zip_apply
+from .prefetch import BatchIterator, prefetch
+from .sources import load_by_random_id, mix, sample
+from .stages import apply, combine_batches, expiration_pool, flatten, keep, repeat, shard, shuffle, take, unpack
+from .streams import Pipeline, Stage
+
+__all__ = [
+    'BatchIterator',
+    'Closed',
+    'Exhausted',
+    'NotResumable',
+    'PipekitError',
+    'Pipeline',
+    'Stage',
+    'StateMismatch',
+    'apply',
+    'apply_at',
+    'combine_batches',
+    'combine_pad',
+    'combine_to_arrays',
+    'combine_to_tuples',
+    'expiration_pool',
+    'flatten',
+    'keep',
+    'load_by_random_id',
+    'make_infinite_batch_iter',
+    'mix',
+    'multiply',
+    'pipeline',
+    'prefetch',
+    'random_apply',
+    'repeat',
+    'sample',
+    'sample_args',
+    'shard',
+    'shuffle',
+    'take',
+    'unpack',
+    'unpack_args',
+    'zip_apply',
+]

@@ -1,0 +1,116 @@
+"""Checks of arguments, made where a description is made: every message names the argument, the value, the remedy."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .display import code
+from .randomness import fresh_seed
+
+
+def positive_int(name: str, value: object, expected: str = 'a positive int') -> int:
+    """Check for an integer of at least 1.
+
+    Examples
+    --------
+    >>> positive_int('batch_size', 0)
+    Traceback (most recent call last):
+    ValueError: batch_size must be a positive int, got 0
+    """
+    return _at_least(1, name, value, expected)
+
+
+def natural_number(name: str, value: object) -> int:
+    """Check for an integer of at least 0.
+
+    Examples
+    --------
+    >>> natural_number('n', True)
+    Traceback (most recent call last):
+    TypeError: n must be a non-negative int, got True
+    """
+    return _at_least(0, name, value, 'a non-negative int')
+
+
+def fraction(name: str, value: Any) -> float:
+    """Check for a number from 0 to 1.
+
+    Examples
+    --------
+    >>> fraction('p', 1.5)
+    Traceback (most recent call last):
+    ValueError: p must be a number from 0 to 1, got 1.5
+    """
+    message = f'{name} must be a number from 0 to 1, got {code(value)}'
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(message)
+    if not 0 <= value <= 1:
+        raise ValueError(message)
+    return float(value)
+
+
+def function(name: str, value: object, expected: str = 'a function') -> None:
+    """Check for something that can be called.
+
+    Examples
+    --------
+    >>> function('predicate', 3)
+    Traceback (most recent call last):
+    TypeError: predicate must be a function, got 3
+    """
+    if not callable(value):
+        raise TypeError(f'{name} must be {expected}, got {code(value)}')
+
+
+def seed_or_fresh(seed: object) -> int:
+    """Check a seed; without one, draw fresh entropy.
+
+    Examples
+    --------
+    >>> seed_or_fresh(0)
+    0
+    >>> seed_or_fresh('zero')
+    Traceback (most recent call last):
+    TypeError: seed must be a non-negative int or None, got 'zero'
+    """
+    if seed is None:
+        return fresh_seed()
+    return _at_least(0, 'seed', seed, 'a non-negative int or None')
+
+
+def weights_of(weights: Iterable[float], n: int, things: str) -> npt.NDArray[np.float64]:
+    """Check one finite non-negative weight for each of ``n`` things, not all zero.
+
+    Examples
+    --------
+    >>> weights_of([1, -1], 2, 'sources')
+    Traceback (most recent call last):
+    ValueError: weights must be finite and non-negative, got -1.0 at 1
+    """
+    try:
+        array = np.array(list(weights), np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f'weights must be numbers, one for each of {n} {things}, got {code(weights)}') from error
+    if array.shape != (n,):
+        raise ValueError(f'weights must be {n}, one for each of {n} {things}, got {code(weights)}')
+    wrong = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
+    if wrong.size:
+        raise ValueError(f'weights must be finite and non-negative, got {array[wrong[0]]} at {wrong[0]}')
+    if not array.any():
+        raise ValueError(f'weights must not all be zero, got {code(weights)}')
+    return array
+
+
+def _at_least(least: int, name: str, value: Any, expected: str) -> int:
+    message = f'{name} must be {expected}, got {code(value)}'
+    if isinstance(value, bool | np.bool | str) or not hasattr(value, '__index__'):
+        raise ValueError(message) if isinstance(value, float) else TypeError(message)
+    number = operator.index(value)
+    if number < least:
+        raise ValueError(message)
+    return number

@@ -1,0 +1,247 @@
+"""``pipeline(...)``: a source and stages as one description."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
+
+from .display import code
+from .functions import SampleFunction
+from .prefetch import BatchIterator, Prefetch
+from .streams import Foreign, Pipeline, Stage, Stream, SubPipeline, source_of
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    A = TypeVar('A', default=Any)
+    B = TypeVar('B', default=Any)
+    C = TypeVar('C', default=Any)
+    D = TypeVar('D', default=Any)
+    E = TypeVar('E', default=Any)
+    F = TypeVar('F', default=Any)
+    G = TypeVar('G', default=Any)
+    H = TypeVar('H', default=Any)
+    I = TypeVar('I', default=Any)
+
+    Source: TypeAlias = Iterable[A] | Callable[[], Iterable[A]]
+    To: TypeAlias = Callable[[Iterable[A]], Iterable[B]]
+
+
+@overload
+def pipeline(source: Source[A], end: Prefetch, /) -> BatchIterator[A]: ...
+@overload
+def pipeline(source: Source[A], s1: To[A, B], end: Prefetch, /) -> BatchIterator[B]: ...
+@overload
+def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], end: Prefetch, /) -> BatchIterator[C]: ...
+@overload
+def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], end: Prefetch, /) -> BatchIterator[D]: ...
+@overload
+def pipeline(
+    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], end: Prefetch, /
+) -> BatchIterator[E]: ...
+@overload
+def pipeline(
+    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], end: Prefetch, /
+) -> BatchIterator[F]: ...
+@overload
+def pipeline(
+    source: Source[A],
+    s1: To[A, B],
+    s2: To[B, C],
+    s3: To[C, D],
+    s4: To[D, E],
+    s5: To[E, F],
+    s6: To[F, G],
+    end: Prefetch,
+    /,
+) -> BatchIterator[G]: ...
+@overload
+def pipeline(
+    source: Source[A],
+    s1: To[A, B],
+    s2: To[B, C],
+    s3: To[C, D],
+    s4: To[D, E],
+    s5: To[E, F],
+    s6: To[F, G],
+    s7: To[G, H],
+    end: Prefetch,
+    /,
+) -> BatchIterator[H]: ...
+@overload
+def pipeline(
+    source: Source[A],
+    s1: To[A, B],
+    s2: To[B, C],
+    s3: To[C, D],
+    s4: To[D, E],
+    s5: To[E, F],
+    s6: To[F, G],
+    s7: To[G, H],
+    s8: To[H, I],
+    end: Prefetch,
+    /,
+) -> BatchIterator[I]: ...
+@overload
+def pipeline(source: Source[A], /) -> Pipeline[A]: ...
+@overload
+def pipeline(source: Source[A], s1: To[A, B], /) -> Pipeline[B]: ...
+@overload
+def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], /) -> Pipeline[C]: ...
+@overload
+def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], /) -> Pipeline[D]: ...
+@overload
+def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], /) -> Pipeline[E]: ...
+@overload
+def pipeline(
+    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], /
+) -> Pipeline[F]: ...
+@overload
+def pipeline(
+    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], /
+) -> Pipeline[G]: ...
+@overload
+def pipeline(
+    source: Source[A],
+    s1: To[A, B],
+    s2: To[B, C],
+    s3: To[C, D],
+    s4: To[D, E],
+    s5: To[E, F],
+    s6: To[F, G],
+    s7: To[G, H],
+    /,
+) -> Pipeline[H]: ...
+@overload
+def pipeline(
+    source: Source[A],
+    s1: To[A, B],
+    s2: To[B, C],
+    s3: To[C, D],
+    s4: To[D, E],
+    s5: To[E, F],
+    s6: To[F, G],
+    s7: To[G, H],
+    s8: To[H, I],
+    /,
+) -> Pipeline[I]: ...
+@overload
+def pipeline(s1: To[A, B], /) -> Stage[A, B]: ...
+@overload
+def pipeline(s1: To[A, B], s2: To[B, C], /) -> Stage[A, C]: ...
+@overload
+def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], /) -> Stage[A, D]: ...
+@overload
+def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], /) -> Stage[A, E]: ...
+@overload
+def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], /) -> Stage[A, F]: ...
+@overload
+def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], /) -> Stage[A, G]: ...
+@overload
+def pipeline(
+    s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], s7: To[G, H], /
+) -> Stage[A, H]: ...
+@overload
+def pipeline(
+    s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], s7: To[G, H], s8: To[H, I], /
+) -> Stage[A, I]: ...
+def pipeline(*parts: Any) -> Any:
+    """Feed a source through stages.
+
+    Nothing runs, opens or starts: the result is a description.
+
+    Parameters
+    ----------
+    *parts
+        The source: a pipeline, a sequence, anything else to iterate over, an iterator, or a function without arguments
+        that makes one. Then stages. Last, for batches from a background thread, ``prefetch(...)``. Without a source,
+        the stages are one stage, to be put into other pipelines.
+
+        Any function from an iterable to an iterator is a stage too, as long as it can be told from a function of a
+        sample: a generator function, a class of iterators, a function of ``toolz``, ``itertools`` or
+        ``more_itertools``, or one whose annotations say ``Iterable`` or ``Iterator``.
+
+    Returns
+    -------
+    Pipeline, BatchIterator or Stage
+        A ``BatchIterator`` where the last part is ``prefetch(...)``, a ``Stage`` where the first part is one.
+
+    Raises
+    ------
+    TypeError
+        If a part is not what it should be at its place.
+    NotResumable
+        If a stage has to open the source again, and the source is an iterator.
+
+    Examples
+    --------
+    >>> from pipekit import apply, combine_batches, keep, pipeline
+    >>> even_squares = pipeline(keep(lambda x: x % 2 == 0), apply(lambda x: x**2))
+    >>> list(pipeline(range(8), even_squares, combine_batches(2, list)))
+    [[0, 4], [16, 36]]
+    >>> from more_itertools import pairwise
+    >>> list(pipeline('abc', pairwise, apply(''.join)))
+    ['ab', 'bc']
+    >>> pipeline([1, 2], abs)
+    Traceback (most recent call last):
+    TypeError: expected a stage, got abs; did you mean apply(abs)?
+    """
+    if not parts:
+        raise TypeError('pipeline needs a source or a stage')
+    first, *others = parts
+    if isinstance(first, BatchIterator | Prefetch):
+        raise TypeError(f'prefetch(...) is always the last part of a pipeline, got {code(first)} as the first')
+    if isinstance(first, Stage) or (_is_foreign_stage(first) and not _takes_nothing(first)):
+        return SubPipeline([_stage(part) for part in parts])
+    source = source_of(first)
+    end = others.pop() if others and isinstance(others[-1], Prefetch) else None
+    stages = [_stage(part) for part in others]
+    whole = Pipeline(source.source, (*source.stages, *stages))
+    return whole if end is None else BatchIterator(whole, end)
+
+
+def _stage(part: Any) -> Stage[Any, Any]:
+    if isinstance(part, Stage):
+        return part
+    if isinstance(part, Prefetch):
+        raise TypeError(f'{part!r} is always the last part of a pipeline that has a source')
+    if _is_foreign_stage(part):
+        return Foreign(part)
+    hint = (
+        f'did you mean apply({code(part)})?' if callable(part) else 'the source comes first, and only stages after it'
+    )
+    if inspect.isfunction(part) and part.__module__ == 'pipekit.stages':
+        hint = f'did you mean {code(part)}(...)?'
+    raise TypeError(f'expected a stage, got {code(part)}; {hint}')
+
+
+def _is_foreign_stage(part: Any) -> bool:
+    """Whether a callable can be told to be a function from an iterable to an iterator, without calling it."""
+    if not callable(part) or isinstance(part, SampleFunction | Stream):
+        return False
+    func = part
+    while hasattr(func, 'func') and hasattr(func, 'args'):  # functools.partial, and curry of toolz
+        func = func.func
+    if isinstance(func, type):
+        return issubclass(func, Iterator)
+    if (getattr(func, '__module__', None) or '').partition('.')[0] in ('toolz', 'more_itertools'):
+        return True
+    first, *_ = [*inspect.signature(func).parameters.values(), None] if inspect.isfunction(func) else [None]
+    if first is None:
+        return False
+    if first.annotation is not first.empty:
+        return _says_iterable(first.annotation)
+    return inspect.isgeneratorfunction(func) or _says_iterable(inspect.signature(func).return_annotation)
+
+
+def _says_iterable(annotation: Any) -> bool:
+    return any(name in str(annotation) for name in ('Iterable', 'Iterator', 'Generator'))
+
+
+def _takes_nothing(func: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(func).bind()
+    except (TypeError, ValueError):  # a required argument, or a builtin without a signature
+        return False
+    return True

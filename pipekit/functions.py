@@ -1,0 +1,282 @@
+"""Sample functions, value -> value, and functions that make them of others.
+
+A function that takes the keyword ``rng`` is random: it is handed a numpy ``Generator`` by whoever calls it. What is
+made of random functions is random itself and hands its generator on.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .arguments import fraction, function
+from .descriptions import Description, described
+from .display import code, structure
+from .structures import fields_of, with_fields
+
+Function: TypeAlias = Callable[..., Any]
+
+
+class SampleFunction(Description):
+    """A function of a sample that prints, compares and pickles as the call that made it.
+
+    Examples
+    --------
+    >>> positive_label = apply_at(1, abs)
+    >>> positive_label, positive_label(('image', -3))
+    (apply_at(1, abs), ('image', 3))
+    """
+
+    def __init__(self, body: Function, *parts: Function, is_random: bool = False):
+        self.takes_rng = is_random or any(map(takes_rng, parts))
+        self._body = body
+
+    def __call__(self, value: Any, *, rng: np.random.Generator | None = None) -> Any:
+        if not self.takes_rng:
+            return self._body(value)
+        if rng is None:
+            raise TypeError(f'{self!r} is random: call it with rng=, a numpy Generator')
+        return self._body(value, rng=rng)
+
+
+def takes_rng(func: Function) -> bool:
+    """Whether a function has a parameter ``rng``.
+
+    Examples
+    --------
+    >>> takes_rng(lambda image, rng: image), takes_rng(abs), takes_rng(random_apply(0.5, abs))
+    (True, False, True)
+    """
+    if isinstance(func, SampleFunction):
+        return func.takes_rng
+    parameter = _parameters(func).get('rng')
+    return parameter is not None and parameter.kind is not parameter.POSITIONAL_ONLY
+
+
+def may_take_rng(func: Function) -> bool:
+    """Whether ``func(value, rng=generator)`` could work, for all that can be known without calling it.
+
+    Examples
+    --------
+    >>> may_take_rng(lambda image, **options: image), may_take_rng(lambda image: image)
+    (True, False)
+    """
+    if isinstance(func, SampleFunction):
+        return func.takes_rng
+    parameters = _parameters(func)
+    takes_anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return takes_rng(func) or takes_anything or not parameters
+
+
+@described
+def unpack_args(func: Function) -> SampleFunction:
+    """A function of a sample that calls ``func`` with the sample's fields.
+
+    The fields of a tuple are passed by position, those of a mapping or a dataclass by name.
+
+    Examples
+    --------
+    >>> unpack_args(max)((1, 5, 2))
+    5
+    >>> unpack_args(lambda image, label: label)({'image': 1, 'label': 2})
+    2
+    """
+    function('func', func)
+    return SampleFunction(unpacking(func), func)
+
+
+def unpacking(func: Function) -> Function:
+    """``unpack_args`` without the face: what the stage ``unpack`` calls.
+
+    Examples
+    --------
+    >>> unpacking(pow)((2, 5))
+    32
+    """
+
+    def call(value: Any, **rng: np.random.Generator) -> Any:
+        if isinstance(value, tuple | list):
+            return func(*value, **rng)
+        if isinstance(value, Mapping):
+            return func(**value, **rng)
+        fields = fields_of(value)
+        if fields is None:
+            raise TypeError(
+                f'expected a tuple, a mapping or a dataclass to unpack for {code(func)}, got {structure(value)}'
+            )
+        return func(**dict(fields), **rng)
+
+    return call
+
+
+@described
+def apply_at(index_or_key: Any, func: Function) -> SampleFunction:
+    """A function of a sample that applies ``func`` to one field and keeps the others.
+
+    Parameters
+    ----------
+    index_or_key
+        An index into a tuple or list, a key of a mapping, the name of a field of a named tuple or dataclass.
+    func
+        A function of the field.
+
+    Raises
+    ------
+    TypeError, IndexError, KeyError
+        When called, if the sample has no such field.
+
+    Examples
+    --------
+    >>> apply_at(-1, str)((1, 2, 3))
+    (1, 2, '3')
+    >>> apply_at('label', str)({'image': 1, 'label': 2})
+    {'image': 1, 'label': '2'}
+    """
+    function('func', func)
+    call = _passing_rng(func)
+
+    def body(sample: Any, **rng: np.random.Generator) -> Any:
+        names, values = _names_and_values(sample, 'apply_at')
+        number = _number_of_field(names, index_or_key, sample)
+        values[number] = call(values[number], **rng)
+        return with_fields(sample, values)
+
+    return SampleFunction(body, func)
+
+
+@described
+def multiply(func: Function) -> SampleFunction:
+    """A function of a sample that applies ``func`` to each field.
+
+    Examples
+    --------
+    >>> multiply(abs)((-1, 2, -3))
+    (1, 2, 3)
+    >>> multiply(len)({'image': 'ab', 'label': 'c'})
+    {'image': 2, 'label': 1}
+    """
+    function('func', func)
+    call = _passing_rng(func)
+
+    def body(sample: Any, **rng: np.random.Generator) -> Any:
+        _, values = _names_and_values(sample, 'multiply')
+        return with_fields(sample, [call(value, **rng) for value in values])
+
+    return SampleFunction(body, func)
+
+
+@described
+def zip_apply(*funcs: Function) -> SampleFunction:
+    """A function of a sample that applies the first function to the first field, the second to the second.
+
+    Raises
+    ------
+    ValueError
+        When called, if there are not as many fields as functions.
+
+    Examples
+    --------
+    >>> zip_apply(abs, str)((-1, 2))
+    (1, '2')
+    """
+    for func in funcs:
+        function('each of funcs', func)
+    calls = [_passing_rng(func) for func in funcs]
+
+    def body(sample: Any, **rng: np.random.Generator) -> Any:
+        _, values = _names_and_values(sample, 'zip_apply')
+        if len(values) != len(calls):
+            raise ValueError(
+                f'zip_apply has {len(calls)} functions for the {len(values)} fields of {structure(sample)}'
+            )
+        return with_fields(sample, [call(value, **rng) for call, value in zip(calls, values, strict=True)])
+
+    return SampleFunction(body, *funcs)
+
+
+@described
+def random_apply(p: float, func: Function) -> SampleFunction:
+    """A random function of a sample that applies ``func`` with probability ``p``, or else returns the sample.
+
+    Examples
+    --------
+    >>> flip = random_apply(0.5, np.fliplr)
+    >>> flip(np.array([[1, 2]]), rng=np.random.default_rng(0)), flip(np.array([[1, 2]]), rng=np.random.default_rng(2))
+    (array([[1, 2]]), array([[2, 1]]))
+    """
+    p = fraction('p', p)
+    function('func', func)
+    call = _passing_rng(func)
+
+    def body(sample: Any, rng: np.random.Generator) -> Any:
+        return call(sample, rng=rng) if rng.random() < p else sample
+
+    return SampleFunction(body, is_random=True)
+
+
+@described
+def sample_args(func: Function, /, *samplers: Function, **named_samplers: Function) -> SampleFunction:
+    """A random function of a sample that calls ``func`` with the sample and with random arguments.
+
+    Parameters
+    ----------
+    func
+        A function of a sample and of the arguments.
+    *samplers, **named_samplers
+        Functions of a numpy ``Generator``, each returning a value for an argument. ``operator.methodcaller`` makes
+        them from the names of the generator's methods.
+
+    Examples
+    --------
+    >>> from operator import methodcaller
+    >>> add_noise = sample_args(np.add, methodcaller('normal', scale=0.1))
+    >>> add_noise(1.0, rng=np.random.default_rng(0)).round(3)
+    np.float64(1.013)
+    """
+    function('func', func)
+    for name, sampler in [*enumerate(samplers), *named_samplers.items()]:
+        function(f'sampler {name}', sampler, 'a function of a numpy Generator')
+    is_random = takes_rng(func)
+
+    def body(sample: Any, rng: np.random.Generator) -> Any:
+        args = [sampler(rng) for sampler in samplers]
+        kwargs = {name: sampler(rng) for name, sampler in named_samplers.items()}
+        return func(sample, *args, **kwargs, **({'rng': rng} if is_random else {}))
+
+    return SampleFunction(body, is_random=True)
+
+
+def _passing_rng(func: Function) -> Function:
+    if takes_rng(func):
+        return func
+    plain: Function = lambda value, **rng: func(value)  # noqa: E731
+    return plain
+
+
+def _parameters(func: Function) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(func).parameters
+    except (TypeError, ValueError):  # a builtin may have no signature
+        return {}
+
+
+def _names_and_values(sample: Any, owner: str) -> tuple[list[Any], list[Any]]:
+    fields = list(enumerate(sample)) if isinstance(sample, list) else fields_of(sample)
+    if fields is None:
+        raise TypeError(
+            f'{owner} needs a sample with fields (a tuple, a mapping, a dataclass), got {structure(sample)}'
+        )
+    return [name for name, _ in fields], [value for _, value in fields]
+
+
+def _number_of_field(names: list[Any], index_or_key: Any, sample: Any) -> int:
+    if index_or_key in names:
+        return names.index(index_or_key)
+    by_index = isinstance(sample, tuple | list) and isinstance(index_or_key, int | np.integer)
+    if by_index and -len(names) <= index_or_key < len(names):
+        return int(index_or_key)
+    error = IndexError if by_index else KeyError
+    raise error(f'apply_at({code(index_or_key)}, ...) finds no such field in {structure(sample)}')

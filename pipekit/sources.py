@@ -1,0 +1,265 @@
+"""Sources that draw at random: elements of a sequence, loaded samples, samples of several sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, count, islice
+from typing import Any, Protocol, TypeAlias, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+from toolz import juxt
+
+from .arguments import function, seed_or_fresh, weights_of
+from .descriptions import described
+from .display import code
+from .randomness import Cursor, Generators, Indices, permutation, random_order
+from .streams import (
+    START,
+    Context,
+    Each,
+    Pair,
+    Pairs,
+    Pipeline,
+    Source,
+    Stream,
+    StreamIterator,
+    index_of,
+    is_sequence,
+    parts_of,
+    source_of,
+)
+
+A = TypeVar('A')
+B = TypeVar('B')
+C = TypeVar('C')
+T = TypeVar('T')
+T_co = TypeVar('T_co', covariant=True)
+Iterates: TypeAlias = Iterable[T] | Callable[[], Iterable[T]]
+Weights: TypeAlias = npt.NDArray[np.float64]
+
+BLOCK = 1024  # draws are made this many at a time; another number is another stream
+
+
+class Indexable(Protocol[T_co]):
+    """Anything with ``len`` and ``[]``: a list, an array, a map-style data set.
+
+    Examples
+    --------
+    >>> ids: Indexable[str] = ['a', 'b']
+    """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any, /) -> T_co: ...
+
+
+@described
+def sample(
+    sequence: Indexable[T], weights: Iterable[float] | None = None, *, replace: bool = True, seed: int | None = None
+) -> Source[T]:
+    """Endless random elements of a sequence.
+
+    Any draw is reached at once: resuming at the 10**12-th takes as long as starting.
+
+    Parameters
+    ----------
+    sequence
+        Anything with ``len`` and ``[]``.
+    weights
+        One non-negative number per element, not all zero: how likely each is, up to a factor.
+    replace
+        If false, the elements come in passes: each once per pass, every pass in a new order, in memory that does not
+        grow with ``len(sequence)``. With weights, likelier elements tend to come earlier in a pass, elements of weight
+        zero never, and memory is that of the weights. [1]_
+    seed
+        A non-negative int. Without one, fresh entropy is drawn once, here.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the sequence is empty or none, or the weights or the seed are not as above.
+
+    References
+    ----------
+    .. [1] P. Efraimidis and P. Spirakis, "Weighted random sampling with a reservoir", 2006.
+
+    Examples
+    --------
+    >>> from more_itertools import take
+    >>> take(8, sample('abc', seed=0))
+    ['a', 'a', 'b', 'a', 'b', 'c', 'a', 'c']
+    >>> take(8, sample('abcd', replace=False, seed=0))
+    ['a', 'b', 'd', 'c', 'a', 'd', 'b', 'c']
+    >>> take(6, sample('abc', [1, 0, 0], seed=0))
+    ['a', 'a', 'a', 'a', 'a', 'a']
+    """
+    if not is_sequence(sequence):
+        raise TypeError(f'sample needs a sequence, something with len and [], got {code(sequence)}')
+    n = len(sequence)
+    if n == 0:
+        raise ValueError(f'sample needs a sequence with at least one element, got {code(sequence)}')
+    if not isinstance(replace, bool | np.bool):
+        raise TypeError(f'replace must be True or False, got {code(replace)}')
+    checked = None if weights is None else weights_of(weights, n, 'elements')
+    seed = seed_or_fresh(seed)
+    indices = _with_replacement if replace else _without_replacement
+
+    def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
+        start = index_of(cursor, source)
+        drawn = indices(n, checked, context.generators(seed), start)
+        return ((sequence[index], number) for number, index in enumerate(drawn, start + 1))
+
+    source: Source[T] = Source(open_at, seed=seed)
+    return source
+
+
+@overload
+def load_by_random_id(
+    loader: Callable[[T], A], /, *, ids: Indexable[T], weights: Iterable[float] | None = ..., seed: int | None = ...
+) -> StreamIterator[A]: ...
+@overload
+def load_by_random_id(
+    first: Callable[[T], A],
+    second: Callable[[T], B],
+    /,
+    *,
+    ids: Indexable[T],
+    weights: Iterable[float] | None = ...,
+    seed: int | None = ...,
+) -> StreamIterator[tuple[A, B]]: ...
+@overload
+def load_by_random_id(
+    first: Callable[[T], A],
+    second: Callable[[T], B],
+    third: Callable[[T], C],
+    /,
+    *,
+    ids: Indexable[T],
+    weights: Iterable[float] | None = ...,
+    seed: int | None = ...,
+) -> StreamIterator[tuple[A, B, C]]: ...
+@overload
+def load_by_random_id(
+    *loaders: Callable[[T], Any], ids: Indexable[T], weights: Iterable[float] | None = ..., seed: int | None = ...
+) -> StreamIterator[Any]: ...
+def load_by_random_id(
+    *loaders: Callable[[Any], Any],
+    ids: Indexable[Any],
+    weights: Iterable[float] | None = None,
+    seed: int | None = None,
+) -> StreamIterator[Any]:
+    """Endless tuples of what the loaders return for random ids; with one loader, what it returns.
+
+    Parameters
+    ----------
+    *loaders
+        Functions of an id.
+    ids, weights, seed
+        As for ``sample``.
+
+    Returns
+    -------
+    StreamIterator
+        An iterator; a pipeline that it is given to goes on from where it is.
+
+    Examples
+    --------
+    >>> samples = load_by_random_id(str.upper, ord, ids='abc', seed=0)
+    >>> next(samples), next(samples)
+    (('A', 97), ('A', 97))
+    """
+    if not loaders:
+        raise TypeError('load_by_random_id needs at least one loader, a function of an id')
+    for loader in loaders:
+        function('each loader', loader, 'a function of an id')
+    return iter(Pipeline(sample(ids, weights, seed=seed), [_load(*loaders)]))
+
+
+@described
+def _load(*loaders: Callable[[Any], Any]) -> Each[Any, Any]:
+    return Each(loaders[0] if len(loaders) == 1 else juxt(*loaders))
+
+
+@described
+def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int | None = None) -> Source[T]:
+    """Each sample from a randomly chosen source. Ends when the chosen source has ended.
+
+    Equal seeds in different sources give different random numbers.
+
+    Parameters
+    ----------
+    *sources
+        Pipelines, or anything else that a pipeline takes as its source.
+    weights
+        One non-negative number per source, not all zero: how likely each is to be chosen, up to a factor.
+    seed
+        As for ``sample``.
+
+    Examples
+    --------
+    >>> from more_itertools import take
+    >>> from pipekit import pipeline, repeat
+    >>> take(8, mix(pipeline('ab', repeat()), sample('xyz', seed=0), weights=[3, 1], seed=0))
+    ['a', 'b', 'a', 'b', 'a', 'z', 'b', 'y']
+    """
+    if not sources:
+        raise TypeError('mix needs at least one source')
+    streams: list[Stream[T]] = [source_of(source) for source in sources]
+    checked = None if weights is None else weights_of(weights, len(streams), 'sources')
+    seed = seed_or_fresh(seed)
+
+    def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
+        draws, cursors = parts_of(cursor, [int, tuple], mixed)
+        cursors = list(cursors or [START] * len(streams))
+        if len(cursors) != len(streams):
+            raise ValueError(f'the cursor {cursor!r} is not one of {mixed!r}, which has {len(streams)} sources')
+        opened = [stream.open(cursors[k], context.in_branch(k)) for k, stream in enumerate(streams)]
+
+        def draw(number: int, branch: int) -> Pair[T]:
+            value, cursors[branch] = next(opened[branch])  # its end is the end of the map below
+            return value, (number, tuple(cursors))
+
+        choices = _with_replacement(len(streams), checked, context.generators(seed), draws)
+        return map(draw, count(draws + 1), choices)
+
+    mixed: Source[T] = Source(open_at, seed=seed, branches=streams, reopens=all(stream.reopens for stream in streams))
+    return mixed
+
+
+def _with_replacement(n: int, weights: Weights | None, generators: Generators, done: int) -> Iterator[int]:
+    block, skip = divmod(done, BLOCK)
+
+    def drawn(number: int) -> list[int]:
+        draws = generators.at(number).random(BLOCK)
+        indices = (draws * n).astype(np.int64) if weights is None else _weighted(draws, weights)
+        listed: list[int] = indices.tolist()
+        return listed
+
+    return islice(chain.from_iterable(map(drawn, count(block))), skip, None)
+
+
+def _weighted(draws: npt.NDArray[np.float64], weights: Weights) -> Indices:
+    shares = np.cumsum(weights)
+    found = np.searchsorted(shares / shares[-1], draws, side='right')
+    return found.astype(np.int64)
+
+
+def _without_replacement(n: int, weights: Weights | None, generators: Generators, done: int) -> Iterator[int]:
+    positive = np.empty(0, np.int64) if weights is None else np.flatnonzero(weights)
+    length = n if weights is None else len(positive)
+    number, position = divmod(done, length)
+
+    def ordered(number: int) -> Callable[[Indices], Indices]:
+        if weights is None:
+            return permutation(n, generators.at(number))
+        return positive[random_order(len(positive), generators.at(number), weights[positive])].__getitem__
+
+    def blocks() -> Iterator[list[int]]:
+        start = position
+        for passed in count(number):
+            order = ordered(passed)
+            for first in range(start, length, BLOCK):
+                yield order(np.arange(first, min(first + BLOCK, length))).tolist()
+            start = 0
+
+    return chain.from_iterable(blocks())

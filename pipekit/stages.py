@@ -1,0 +1,474 @@
+"""Stages: stream -> stream, each a short function of its upstream that keeps no state but its cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain, count, islice
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
+
+from more_itertools import chunked
+
+from .arguments import function, natural_number, positive_int, seed_or_fresh
+from .combiners import Array, combine_to_arrays
+from .descriptions import described
+from .display import code, structure
+from .functions import may_take_rng, takes_rng, unpacking
+from .randomness import Cursor, Generators, random_order
+from .streams import (
+    START,
+    STRAY_STOP,
+    Composed,
+    Context,
+    Each,
+    Pair,
+    Pairs,
+    Passing,
+    Stage,
+    Upstream,
+    counted,
+    index_of,
+    numbered,
+    parts_of,
+    passes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import numpy as np
+
+    from .streams import In, Out, T
+
+A = TypeVar('A')
+B = TypeVar('B')
+C = TypeVar('C')
+D = TypeVar('D')
+BatchSize: TypeAlias = 'int | Callable[[list[Any], Any], object]'
+Sample_contra = TypeVar('Sample_contra', contravariant=True)
+Out_co = TypeVar('Out_co', covariant=True)
+
+
+class RandomFunction(Protocol[Sample_contra, Out_co]):
+    """A function of a sample and of the generator ``rng``.
+
+    Examples
+    --------
+    >>> def jitter(x: float, rng: np.random.Generator) -> float:
+    ...     return x + rng.normal()
+    """
+
+    def __call__(self, sample: Sample_contra, /, *, rng: np.random.Generator) -> Out_co: ...
+
+
+@overload
+def apply(func: Callable[[In], Out], *, seed: int | None = ...) -> Stage[In, Out]: ...
+@overload
+def apply(func: RandomFunction[In, Out], *, seed: int | None = ...) -> Stage[In, Out]: ...
+@described
+def apply(func: Callable[..., Any], *, seed: int | None = None) -> Stage[Any, Any]:
+    """Apply a function to each sample.
+
+    Parameters
+    ----------
+    func
+        A function of a sample. If it takes the keyword ``rng``, it is handed a numpy ``Generator`` of its own for each
+        sample, which depends on nothing but the seed and the sample's place in the stream.
+    seed
+        A non-negative int, for a random function. Without one, fresh entropy is drawn once, here.
+
+    Raises
+    ------
+    TypeError
+        If ``func`` is no function, or a seed is given for one that does not take ``rng``.
+
+    Examples
+    --------
+    >>> list(apply(str.upper)(['a', 'b']))
+    ['A', 'B']
+    >>> def jitter(x, rng):
+    ...     return x + int(rng.integers(10))
+    >>> list(apply(jitter, seed=0)([100, 200]))
+    [104, 203]
+    """
+    return Each(func, seed=_seed_for('apply', func, seed))
+
+
+@described
+def unpack(func: Callable[..., Out], *, seed: int | None = None) -> Stage[Any, Out]:
+    """Apply a function to the fields of each sample.
+
+    Those of a tuple are passed by position, those of a mapping or a dataclass by name. Otherwise as ``apply``.
+
+    Examples
+    --------
+    >>> list(unpack(lambda image, label: label)([('a', 0), ('b', 1)]))
+    [0, 1]
+    >>> list(unpack(lambda image, label: label)([{'image': 'a', 'label': 0}]))
+    [0]
+    """
+    seed = _seed_for('unpack', func, seed)
+    return Each(unpacking(func), seed=seed)
+
+
+@described
+def keep(predicate: Callable[[Any], object]) -> Passing:
+    """Keep the samples that the predicate is true of.
+
+    Examples
+    --------
+    >>> list(keep(str.isupper)('aBcD'))
+    ['B', 'D']
+    """
+    function('predicate', predicate)
+
+    def is_kept(pair: Pair[Any]) -> bool:
+        try:
+            return bool(predicate(pair[0]))
+        except StopIteration as error:
+            raise RuntimeError(STRAY_STOP) from error
+
+    return Passing(lambda upstream, cursor, context: filter(is_kept, upstream(cursor, context)))
+
+
+class Flattening(Stage[Any, Any]):
+    """The type of ``flatten()``: a stage from iterables to what they hold."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, iterable: Iterable[Iterable[T]]) -> Iterator[T]: ...
+
+
+@described
+def flatten() -> Flattening:
+    """Hand on the parts of each sample one by one, in order.
+
+    Resuming makes the sample again that the part belongs to, and skips its earlier parts.
+
+    Examples
+    --------
+    >>> list(flatten()([[1, 2], [], [3]]))
+    [1, 2, 3]
+    """
+
+    def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+        before, done = parts_of(cursor, [None, int], stage)
+        return parts(upstream(before, context), before, done)
+
+    def parts(pairs: Pairs[Any], before: Cursor, done: int) -> Pairs[Any]:
+        for value, after in pairs:
+            iterator = islice(_iterator_over(value), done, None)
+            del value
+            yield from map(_with_cursor_in(before), iterator, count(done + 1))
+            before, done = after, 0
+
+    stage = Flattening(open_on)
+    return stage
+
+
+@described
+def shuffle(window: int, *, seed: int | None = None) -> Passing:
+    """Shuffle within windows: read ``window`` samples, hand them on in a random order, read the next.
+
+    Holds at most one window in memory. Resuming reads one window again, and nothing before it.
+
+    Examples
+    --------
+    >>> list(shuffle(4, seed=0)(range(8)))
+    [0, 1, 3, 2, 7, 5, 6, 4]
+    """
+    window = positive_int('window', window)
+    seed = seed_or_fresh(seed)
+
+    def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+        start, done = parts_of(cursor, [None, int], stage)
+        return shuffled(upstream(start, context), start, done, context.generators(seed))
+
+    def shuffled(pairs: Pairs[Any], start: Cursor, done: int, generators: Generators) -> Pairs[Any]:
+        while read := list(islice(pairs, window)):
+            n, end = len(read), read[-1][1]
+            order = random_order(n, generators.at(start))
+            values = [read[k][0] for k in order[done:][::-1]]
+            read.clear()
+            for number in range(done + 1, n + 1):
+                yield values.pop(), (start, number) if number < n else (end, 0)
+            start, done = end, 0
+
+    stage = Passing(open_on, seed=seed, keeps_structure=True)
+    return stage
+
+
+@described
+def take(n: int) -> Passing:
+    """Hand on the first ``n`` samples.
+
+    Examples
+    --------
+    >>> list(take(2)('abc'))
+    ['a', 'b']
+    """
+    n = natural_number('n', n)
+
+    def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+        taken, before = parts_of(cursor, [int, None], stage)
+        return map(counted, range(taken + 1, n + 1), upstream(before, context))
+
+    stage = Passing(open_on, keeps_structure=True)
+    return stage
+
+
+@described
+def repeat(times: int | None = None) -> Passing:
+    """Open the stream again whenever it ends, ``times`` times in all or, by default, for ever.
+
+    Random stages before it draw anew in every pass. A pass without samples ends the stream.
+
+    Raises
+    ------
+    NotResumable
+        By ``pipeline``, if the source is an iterator, which can be opened only once.
+
+    Examples
+    --------
+    >>> list(repeat(2)('ab'))
+    ['a', 'b', 'a', 'b']
+    """
+    if times is not None:
+        times = positive_int('times', times, 'a positive int or None')
+
+    def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+        number, before = parts_of(cursor, [int, None], stage)
+        left = None if times is None else times - number
+        return chain.from_iterable(islice(passes(upstream, number, before, context), left))
+
+    stage = Passing(open_on, reopens_upstream=True, keeps_structure=True)
+    return stage
+
+
+@described
+def shard(rank: int, world_size: int, *, drop_last: bool = False) -> Passing:
+    """Hand on every ``world_size``-th sample, from number ``rank`` on: the share of one of several machines.
+
+    Put it before what is expensive: the samples of the other ranks are read and dropped.
+
+    Parameters
+    ----------
+    rank
+        From 0 to ``world_size - 1``.
+    world_size
+        The number of shares.
+    drop_last
+        Whether to drop samples at the end that are too few for all ranks, so that all get equally many.
+
+    Examples
+    --------
+    >>> list(shard(0, 2)('abcde')), list(shard(1, 2)('abcde')), list(shard(0, 2, drop_last=True)('abcde'))
+    (['a', 'c', 'e'], ['b', 'd'], ['a', 'c'])
+    """
+    world_size = positive_int('world_size', world_size)
+    rank = natural_number('rank', rank)
+    if rank >= world_size:
+        raise ValueError(f'rank must be less than world_size, got rank {rank} of {world_size}')
+
+    def is_full(chunk: list[Pair[Any]]) -> bool:
+        return len(chunk) == world_size
+
+    def own_share(chunk: list[Pair[Any]]) -> Pair[Any]:
+        return chunk[rank][0], chunk[-1][1]
+
+    def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+        pairs = upstream(cursor, context)
+        if drop_last:
+            return map(own_share, filter(is_full, chunked(pairs, world_size)))
+        return islice(pairs, rank if cursor == START else world_size - 1, None, world_size)
+
+    return Passing(open_on, keeps_structure=True)
+
+
+@described
+def expiration_pool(pool_size: int, repetitions: int, iterations: int = 1, *, seed: int | None = None) -> Passing:
+    """Hand on each sample ``repetitions`` times, from a pool of at most ``pool_size``: for samples costly to load.
+
+    After each sample read, ``iterations`` are drawn from the pool; once it is full, as many as it takes for one to
+    expire. When the upstream has ended, what is left in the pool is handed on.
+
+    Resumes by replay.
+
+    Parameters
+    ----------
+    pool_size
+        The largest number of samples held.
+    repetitions
+        How often each sample is handed on.
+    iterations
+        How many samples are drawn for each one read while the pool fills: more of them give the first batches sooner,
+        from fewer different samples. At most ``repetitions``.
+
+    Examples
+    --------
+    >>> list(expiration_pool(2, repetitions=2, seed=0)('abcd'))
+    ['a', 'a', 'c', 'b', 'b', 'd', 'c', 'd']
+    """
+    pool_size = positive_int('pool_size', pool_size)
+    repetitions = positive_int('repetitions', repetitions)
+    iterations = positive_int('iterations', iterations)
+    if iterations > repetitions:
+        raise ValueError(f'iterations must be at most repetitions, got {iterations} of {repetitions}')
+    seed = seed_or_fresh(seed)
+
+    def drawn(pairs: Pairs[Any], generator: np.random.Generator) -> Iterator[Any]:
+        pool: list[list[Any]] = []
+
+        def draw() -> Any:
+            number = int(generator.random() * len(pool))
+            entry = pool[number]
+            entry[1] -= 1
+            if not entry[1]:
+                pool[number] = pool[-1]
+                pool.pop()
+            return entry[0]
+
+        for value, _ in pairs:
+            pool.append([value, repetitions])
+            del value
+            draws = 0
+            while pool and (draws < iterations or len(pool) == pool_size):
+                draws += 1
+                yield draw()
+        while pool:
+            yield draw()
+
+    def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+        generator = context.generators(seed).at(START)
+        pairs = upstream(START, context)
+        return numbered(lambda: drawn(pairs, generator), index_of(cursor, stage))
+
+    stage = Passing(open_on, seed=seed, replays=True, keeps_structure=True)
+    return stage
+
+
+class Stacking(Protocol):
+    """The type of ``combine_batches(n)``: a stage from samples to batches of arrays, in the structure of a sample."""
+
+    @overload
+    def __call__(self, iterable: Iterable[tuple[A, B]]) -> Iterator[tuple[Array, Array]]: ...
+    @overload
+    def __call__(self, iterable: Iterable[tuple[A, B, C]]) -> Iterator[tuple[Array, Array, Array]]: ...
+    @overload
+    def __call__(self, iterable: Iterable[tuple[A, B, C, D]]) -> Iterator[tuple[Array, Array, Array, Array]]: ...
+    @overload
+    def __call__(self, iterable: Iterable[Mapping[A, Any]]) -> Iterator[dict[A, Array]]: ...
+    @overload
+    def __call__(self, iterable: Iterable[Array | complex | np.generic]) -> Iterator[Array]: ...
+    @overload
+    def __call__(self, iterable: Iterable[Any]) -> Iterator[Any]: ...
+
+
+class Listing(Protocol):
+    """The type of ``combine_batches(n, list)``: a stage from samples to lists of samples."""
+
+    def __call__(self, iterable: Iterable[T]) -> Iterator[list[T]]: ...
+
+
+@overload
+def combine_batches(batch_size: BatchSize, *, drop_last: bool = ...) -> Stacking: ...
+@overload
+def combine_batches(batch_size: BatchSize, combine: type[list[Any]], *, drop_last: bool = ...) -> Listing: ...  # type: ignore[overload-overlap]
+@overload
+def combine_batches(
+    batch_size: BatchSize, combine: Callable[[Sequence[In]], Out], *, drop_last: bool = ...
+) -> Stage[In, Out]: ...
+@described
+def combine_batches(
+    batch_size: int | Callable[[list[Any], Any], object],
+    combine: Callable[[Sequence[Any]], Any] = combine_to_arrays,
+    *,
+    drop_last: bool = False,
+) -> Any:
+    """Combine samples into batches.
+
+    Parameters
+    ----------
+    batch_size
+        The number of samples in a batch; or a function ``should_add(chunk, sample) -> bool`` of the list of samples so
+        far, never empty, and the next one, which begins a new batch if it is false.
+    combine
+        A function of the list of samples that returns the batch.
+    drop_last
+        Whether to drop the last batch, if the stream ends before it is full.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``batch_size`` is neither a positive int nor a function, or ``combine`` no function.
+
+    Examples
+    --------
+    >>> list(combine_batches(2, list)('abc'))
+    [['a', 'b'], ['c']]
+    >>> list(combine_batches(2, list, drop_last=True)('abc'))
+    [['a', 'b']]
+    >>> def within_five(chunk, sample):
+    ...     return sum(chunk) + sample <= 5
+    >>> list(combine_batches(within_five, list)([1, 2, 2, 4, 9, 1]))
+    [[1, 2, 2], [4], [9], [1]]
+    """
+    function('combine', combine, 'a function of a list of samples')
+    if callable(batch_size):
+        chunks = partial(_adaptive_chunks, should_add=batch_size)
+    else:
+        size = positive_int('batch_size', batch_size, 'a positive int or a function')
+        chunks = partial(_chunks, size=size)
+
+    def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[list[Any]]:
+        return chunks(upstream(cursor, context), drop_last=drop_last)
+
+    return Composed([Stage(open_on), Each(combine)])
+
+
+def _chunks(pairs: Pairs[Any], size: int, drop_last: bool) -> Pairs[list[Any]]:
+    chunks = map(_turned, chunked(pairs, size))
+    return filter(lambda chunk: len(chunk[0]) == size, chunks) if drop_last else chunks
+
+
+def _turned(pairs: list[Pair[Any]]) -> Pair[list[Any]]:
+    return [value for value, _ in pairs], pairs[-1][1]
+
+
+def _adaptive_chunks(
+    pairs: Pairs[Any], should_add: Callable[[list[Any], Any], object], drop_last: bool
+) -> Pairs[list[Any]]:
+    chunk: list[Any] = []
+    last = START
+    for value, cursor in pairs:
+        if chunk and not should_add(chunk, value):
+            full, chunk = [chunk], []
+            yield full.pop(), last
+        chunk.append(value)
+        del value
+        last = cursor
+    if chunk and not drop_last:
+        full, chunk = [chunk], []
+        yield full.pop(), last
+
+
+def _seed_for(owner: str, func: Callable[..., Any], seed: int | None) -> int | None:
+    function('func', func, 'a function of a sample')
+    if isinstance(func, Stage):
+        raise TypeError(
+            f'{owner} needs a function of a sample, got the stage {func!r}; put it into the pipeline as it is'
+        )
+    if seed is not None and not may_take_rng(func):
+        raise TypeError(f'{owner} was given seed={code(seed)} for {code(func)}, which takes no argument rng')
+    return seed_or_fresh(seed) if seed is not None or takes_rng(func) else None
+
+
+def _iterator_over(value: Any) -> Iterator[Any]:
+    try:
+        return iter(value)
+    except TypeError as error:
+        raise TypeError(f'flatten needs samples to iterate over, got {structure(value)}') from error
+
+
+def _with_cursor_in(before: Cursor) -> Callable[[Any, int], Pair[Any]]:
+    return lambda part, number: (part, (before, number))
