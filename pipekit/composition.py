@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
+from toolz import curry
+
 from .display import code
 from .functions import SampleFunction
 from .prefetch import BatchIterator, Prefetch
@@ -211,7 +213,7 @@ def _stage(part: Any) -> Stage[Any, Any]:
     hint = (
         f'did you mean apply({code(part)})?' if callable(part) else 'the source comes first, and only stages after it'
     )
-    if inspect.isfunction(part) and part.__module__ == 'pipekit.stages':
+    if inspect.isfunction(part) and part.__module__ in ('pipekit.stages', 'pipekit.prefetch'):
         hint = f'did you mean {code(part)}(...)?'
     raise TypeError(f'expected a stage, got {code(part)}; {hint}')
 
@@ -240,6 +242,8 @@ def _says_iterable(annotation: Any) -> bool:
 
 
 def _takes_nothing(func: Callable[..., Any]) -> bool:
+    if isinstance(func, curry):  # which waits for an argument, though its signature has defaults
+        return False
     try:
         inspect.signature(func).bind()
     except (TypeError, ValueError):  # a required argument, or a builtin without a signature

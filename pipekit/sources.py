@@ -220,10 +220,14 @@ def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int
             return value, (number, tuple(cursors))
 
         choices = _with_replacement(len(streams), checked, context.generators(seed), draws)
-        return map(draw, count(draws + 1), choices)
+        return _ending_for_good(map(draw, count(draws + 1), choices))
 
     mixed: Source[T] = Source(open_at, seed=seed, branches=streams, reopens=all(stream.reopens for stream in streams))
     return mixed
+
+
+def _ending_for_good(iterator: Iterator[T]) -> Iterator[T]:
+    yield from iterator  # a map whose function has raised StopIteration would go on when asked again
 
 
 def _with_replacement(n: int, weights: Weights | None, generators: Generators, done: int) -> Iterator[int]:

@@ -273,8 +273,11 @@ class Each(Stage[In_contra, Out_co]):
     """
 
     def __init__(self, function: Callable[..., Out_co], *, seed: int | None = None):
-        super().__init__(lambda *opening: _open_each([(self, 0)], *opening), seed=seed)
+        super().__init__(self._open_alone, seed=seed)
         self.function = function
+
+    def _open_alone(self, upstream: Upstream[In_contra], cursor: Cursor, context: Context) -> Pairs[Out_co]:
+        return _open_each([(self, context.ordinal)], upstream, cursor, context)
 
 
 class Composed(Stage[In_contra, Out_co]):
@@ -294,7 +297,7 @@ class SubPipeline(Stage[In_contra, Out_co]):
 
     def __init__(self, stages: Sequence[Stage[Any, Any]]):
         super().__init__(_open_composed)
-        self.stages = tuple(stages)
+        self.stages = flat(stages)
         self._call = Call(SubPipeline, (self.stages,), {})
 
     def __repr__(self) -> str:
@@ -325,7 +328,17 @@ class Foreign(Stage[In_contra, Out_co]):
 
 
 class Pipeline(Stream[Out_co]):
-    """A source fed through stages. Made by ``pipeline(source, *stages)``; immutable, picklable, comparable."""
+    """A source fed through stages. Made by ``pipeline(source, *stages)``; immutable, picklable, comparable.
+
+    Examples
+    --------
+    >>> from pipekit import apply, pipeline
+    >>> lengths = pipeline(['a', 'bc'], apply(len))
+    >>> list(lengths), list(lengths), lengths == pipeline(['a', 'bc'], apply(len))
+    ([1, 2], [1, 2], True)
+    >>> lengths
+    pipeline(['a', 'bc'], apply(len))
+    """
 
     def __init__(self, source: Stream[Any], stages: Sequence[Stage[Any, Any]]):
         self._source = source
@@ -502,7 +515,7 @@ def _wrapped(iterable: Any) -> Source[Any]:
         return _once_only(iterable)
     if is_sequence(iterable):
         return _Wrapped(partial(_open_sequence, iterable))
-    if isinstance(iterable, Iterable):
+    if isinstance(iterable, Iterable) and getattr(iterable, 'ndim', 1) != 0:
         return _Wrapped(lambda cursor, _: numbered(lambda: iterable, index_of(cursor, iterable)), replays=True)
     if callable(iterable) and not isinstance(iterable, type):
         return _Wrapped(lambda cursor, _: numbered(iterable, index_of(cursor, iterable)), replays=True)
@@ -520,8 +533,13 @@ def is_sequence(value: object) -> bool:
     >>> is_sequence([1]), is_sequence({1: 2}), is_sequence({1})
     (True, False, False)
     """
-    mapping = hasattr(value, 'keys')
-    return hasattr(value, '__len__') and hasattr(value, '__getitem__') and not mapping and not isinstance(value, type)
+    if isinstance(value, type) or hasattr(value, 'keys') or not hasattr(value, '__getitem__'):
+        return False
+    try:
+        len(value)  # type: ignore[arg-type]
+    except TypeError:  # an array without axes has the method, and raises
+        return False
+    return True
 
 
 def _open_sequence(sequence: Any, cursor: Cursor, context: Context) -> Pairs[Any]:

@@ -1,0 +1,240 @@
+"""The laws that pipekit's stages obey, as checks of anyone's stage."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import count, islice, pairwise
+from typing import Any, TypeAlias
+
+from .arguments import positive_int
+from .composition import pipeline
+from .descriptions import Call, same
+from .display import code
+from .randomness import Cursor
+from .stages import take
+from .streams import START, Context, Pairs, Pipeline, Source, Stream, cursor_of, source_of
+
+Iterates: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]
+
+
+def check_stage(
+    stage: Callable[[Iterable[Any]], Iterable[Any]],
+    source: Iterates = range(20),
+    *,
+    limit: int = 30,
+    reads_at_most: int | None = None,
+    fresh_process: bool = False,
+) -> None:
+    """Hold a stage to the laws, on a source.
+
+    The laws: it is re-iterable (1), resumable at every cursor after a trip through JSON (2), lazy (4), associative (5),
+    transparent to errors (6), clean (7), it holds no value that its consumer has let go of (9), and gives the same
+    whether or not it is run as one with its neighbours (10).
+
+    Parameters
+    ----------
+    stage
+        A stage, several as ``pipeline(*stages)``, or a function from an iterable to an iterator.
+    source
+        What a pipeline takes as its source, except an iterator. That no value is held is checked if it is a function
+        that makes new values, which nobody else holds.
+    limit
+        How many values of the stage to look at. Resuming is tried at each, so the time grows with the square of it.
+    reads_at_most
+        How many values of the source the stage may read for one of its own.
+    fresh_process
+        Whether to resume in a new process too. The stage has to be picklable for it.
+
+    Raises
+    ------
+    AssertionError
+        If a law is broken; says which, and how.
+
+    Examples
+    --------
+    >>> from pipekit import combine_batches
+    >>> check_stage(combine_batches(3, list), 'abcdefgh', reads_at_most=3)
+    >>> count = 0
+    >>> def numbered(iterable):
+    ...     global count
+    ...     for value in iterable:
+    ...         yield count, value
+    ...         count += 1
+    >>> check_stage(numbered, 'abcdefgh')
+    Traceback (most recent call last):
+    AssertionError: law 1, re-iterable: numbered gave (0, 'a') as value 0, and (8, 'a') when iterated again
+    """
+    limit = positive_int('limit', limit)
+    stream = source_of(source)
+    if not stream.reopens:
+        raise TypeError(f'check_stage needs a source that can be opened again, got the iterator {code(source)}')
+    gc.collect()
+    open_before = _open_things()
+    whole = pipeline(stream, stage)
+    if not isinstance(whole, Pipeline):
+        raise TypeError(f'check_stage needs a stage, got {code(stage)}')
+    name = code(stage)
+    pairs = _pairs(whole, limit)
+    _compare(pairs, _pairs(whole, limit), 1, f're-iterable: {name}', 'when iterated again')
+    _check_resumable(whole, pairs, limit, name)
+    if fresh_process:
+        _check_resumable_elsewhere(whole, pairs, limit, name)
+    reads = _check_lazy(stream, stage, limit, reads_at_most, name)
+    _check_associative(stream, stage, pairs, limit, name)
+    _check_transparent(stream, stage, pairs, reads, name)
+    if callable(source):
+        _check_not_held(whole, limit, name)
+    apart = islice(whole.open(START, Context(fused=False)), limit)
+    _compare(pairs, list(apart), 10, f'fusion is invisible: {name}', 'when its parts are run one by one')
+    del whole, pairs, apart
+    gc.collect()
+    left = _open_things() - open_before
+    _require(not left, 7, f'clean: {code(stage)} left {sorted(left)}')
+
+
+def _check_resumable(whole: Stream[Any], pairs: list[Any], limit: int, name: str) -> None:
+    _require(len({repr(cursor) for _, cursor in pairs}) == len(pairs), 2, f'resumable: {name} repeats a cursor')
+    for number, (_, cursor) in enumerate(pairs, 1):
+        text = json.dumps(cursor)
+        rest = _pairs(whole, limit - number, cursor_of(json.loads(text)))
+        _compare(pairs[number:], rest, 2, f'resumable: {name}', f'when resumed at the cursor {text}', number)
+
+
+def _check_resumable_elsewhere(whole: Stream[Any], pairs: list[Any], limit: int, name: str) -> None:
+    for number in sorted({1, len(pairs) // 2, len(pairs)} - {0}):
+        cursor = pairs[number - 1][1]
+        done = subprocess.run(
+            [sys.executable, '-c', f'from {__name__} import _resume_here; _resume_here()'],
+            input=pickle.dumps((whole, limit - number, cursor)),
+            capture_output=True,
+            timeout=60,
+            env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
+            check=False,
+        )
+        _require(done.returncode == 0, 2, f'resumable: {name} failed in a new process: {done.stderr.decode()}')
+        where = f'when resumed in a new process at the cursor {code(cursor)}'
+        _compare(pairs[number:], pickle.loads(done.stdout), 2, f'resumable: {name}', where, number)
+
+
+def _resume_here() -> None:
+    pickle.dump(_pairs(*pickle.load(sys.stdin.buffer)), sys.stdout.buffer)
+
+
+def _check_lazy(stream: Stream[Any], stage: Any, limit: int, reads_at_most: int | None, name: str) -> list[int]:
+    # How many values of the source have been read when each value of the stage is there.
+    read = count()
+    values = iter(pipeline(_watched(stream, lambda: next(read)), stage))
+    _require(repr(read) == 'count(0)', 4, f'lazy: {name} reads its source before a value is asked for')
+    reads = [int(repr(read)[6:-1]) for _ in islice(values, limit)]
+    steps = [after - before for before, after in pairwise([0, *reads])]
+    if reads_at_most is not None:
+        most = max(steps, default=0)
+        _require(
+            most <= reads_at_most, 4, f'lazy: {name} reads {most} values of its source for one, not {reads_at_most}'
+        )
+    return reads
+
+
+def _check_associative(stream: Stream[Any], stage: Any, pairs: list[Any], limit: int, name: str) -> None:
+    flat = pipeline(stream, stage, take(limit))
+    ways = [pipeline(pipeline(stream, stage), take(limit)), pipeline(stream, pipeline(stage, take(limit)))]
+    for way in ways:
+        _compare([value for value, _ in pairs], list(way), 5, f'associative: {name}', f'as {way!r}')
+        _require(way == flat, 5, f'associative: {way!r} does not equal {flat!r}')
+
+
+def _check_transparent(stream: Stream[Any], stage: Any, pairs: list[Any], reads: list[int], name: str) -> None:
+    for n_read in sorted({0, 1, 2, 3, *reads}):
+        error = RuntimeError(f'raised by the source after {n_read} values')
+        read = count()
+
+        def raise_after(n_read: int = n_read, read: Iterator[int] = read, error: Exception = error) -> None:
+            if next(read) == n_read:
+                raise error
+
+        delivered, caught = _until_error(pipeline(_watched(stream, raise_after), stage), len(pairs))
+        due = [value for (value, _), needed in zip(pairs, reads, strict=True) if needed <= n_read]
+        where = f'where the source raised after {n_read} values'
+        _compare(due, delivered[: len(due)], 6, f'transparent to errors: {name}', where)
+        _require(caught in (None, error), 6, f'transparent to errors: {name} raised {caught!r} in place of {error!r}')
+
+
+def _check_not_held(whole: Stream[Any], limit: int, name: str) -> None:
+    values = iter(whole)
+    alive: list[tuple[int, weakref.ref[Any]]] = []
+    for number in range(2 * limit):
+        try:
+            value = next(values)
+            reference = weakref.ref(value)
+        except StopIteration:
+            break
+        except TypeError:  # an int, a tuple
+            continue
+        # A value that comes once more was kept for it.
+        alive = [(first, other) for first, other in alive if other() is not value]
+        del value
+        if reference() is not None and number < limit:
+            alive.append((number, reference))
+    text = f'not held: {name} kept value {alive[0][0] if alive else ""} after its consumer had let go of it'
+    _require(not alive, 9, text)
+
+
+def _until_error(stream: Stream[Any], limit: int) -> tuple[list[Any], Exception | None]:
+    delivered: list[Any] = []
+    try:
+        delivered.extend(islice(stream, limit))
+    except Exception as error:
+        return delivered, error
+    return delivered, None
+
+
+def _watched(stream: Stream[Any], on_read: Callable[[], object]) -> Stream[Any]:
+    def open_at(cursor: Cursor, context: Context) -> Pairs[Any]:
+        def watched(pair: Any) -> Any:
+            on_read()
+            return pair
+
+        return map(watched, stream.open(cursor, context))
+
+    source: Source[Any] = Source(open_at, seeds=stream.seeds)
+    source._call = Call(source_of, (stream,), {})
+    return source
+
+
+def _pairs(stream: Stream[Any], n: int, cursor: Cursor = START) -> list[Any]:
+    return list(islice(stream.open(cursor, Context()), n))
+
+
+def _compare(expected: list[Any], got: list[Any], law: int, what: str, where: str, first: int = 0) -> None:
+    for number, (ours, theirs) in enumerate(zip(expected, got, strict=False), first):
+        if not same(ours, theirs):
+            _require(False, law, f'{what} gave {_shown(ours)} as value {number}, and {_shown(theirs)} {where}')
+    lengths = first + len(expected), first + len(got)
+    _require(len(set(lengths)) == 1, law, f'{what} gave {lengths[0]} values, and {lengths[1]} {where}')
+
+
+def _shown(value: Any) -> str:
+    return code(value[0] if isinstance(value, tuple) and len(value) == 2 else value)
+
+
+def _require(holds: bool, law: int, message: str) -> None:
+    if not holds:
+        raise AssertionError(f'law {law}, {message}')
+
+
+def _open_things() -> set[str]:
+    things = {f'the thread {thread.name}' for thread in threading.enumerate()}
+    descriptors = '/proc/self/fd'
+    for name in os.listdir(descriptors) if os.path.isdir(descriptors) else ():
+        with suppress(OSError):  # the one that listed them is gone
+            things.add(f'the descriptor {name} of {os.readlink(os.path.join(descriptors, name))}')
+    return things

@@ -1,0 +1,69 @@
+"""The house: one kind of thing per room, imports downward only, names sorted."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pipekit
+
+ROOMS = [
+    'errors',
+    'structures',
+    'display',
+    'randomness',
+    'descriptions',
+    'arguments',
+    'streams',
+    'sources',
+    'functions',
+    'combiners',
+    'stages',
+    'prefetch',
+    'composition',
+    'compat',
+    'testing',
+    '__init__',
+]
+PACKAGE = Path(pipekit.__file__).parent
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            yield node.module
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            yield from (name.partition('.')[2] for name in names if name.partition('.')[0] == 'pipekit')
+
+
+def test_every_room_is_on_the_plan():
+    assert sorted(path.stem for path in PACKAGE.glob('*.py')) == sorted(ROOMS)
+
+
+@pytest.mark.parametrize('room', ROOMS)
+def test_a_room_imports_from_those_below_it_only(room):
+    below = ROOMS[: ROOMS.index(room)]
+    assert set(imported_rooms(PACKAGE / f'{room}.py')) <= set(below)
+
+
+def test_the_public_names_are_sorted_and_are_all_there_is():
+    assert pipekit.__all__ == sorted(pipekit.__all__)
+    rooms = {name for name, value in vars(pipekit).items() if inspect.ismodule(value)}
+    assert {name for name in vars(pipekit) if not name.startswith('_')} - rooms == set(pipekit.__all__)
+
+
+@pytest.mark.parametrize('name', pipekit.__all__)
+def test_every_public_name_has_a_docstring_with_an_example(name):
+    value = getattr(pipekit, name)
+    assert '>>>' in value.__doc__ or (isinstance(value, type) and issubclass(value, pipekit.PipekitError))
+
+
+def test_the_import_loads_no_more_than_the_core_needs():
+    code = 'import sys, pipekit; print(*sorted({name.partition(".")[0] for name in sys.modules}))'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60, check=True)
+    third_party = set(done.stdout.split()) - set(sys.stdlib_module_names)
+    assert {name for name in third_party if not name.startswith('_')} <= {'numpy', 'toolz', 'more_itertools', 'pipekit'}
