@@ -5,10 +5,10 @@ from .compat import make_infinite_batch_iter
 from .composition import pipeline
 from .errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
 from .functions import apply_at, multiply, random_apply, sample_args, unpack_args, zip_apply
+from .pipelines import Pipeline, Stage
 from .prefetch import BatchIterator, prefetch
 from .sources import load_by_random_id, mix, sample
 from .stages import apply, combine_batches, expiration_pool, flatten, keep, repeat, shard, shuffle, take, unpack
-from .streams import Pipeline, Stage
 
 __all__ = [
     'BatchIterator',

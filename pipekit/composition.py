@@ -10,8 +10,10 @@ from toolz import curry
 
 from .display import code
 from .functions import SampleFunction
+from .iterables import source_of
+from .pipelines import Foreign, Pipeline, Stage, SubPipeline
 from .prefetch import BatchIterator, Prefetch
-from .streams import Foreign, Pipeline, Stage, Stream, SubPipeline, source_of
+from .streams import Stream
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar

@@ -15,11 +15,11 @@ from typing import Any, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
 from warnings import warn
 
 from .arguments import positive_int
+from .cursors import START, Cursor, cursor_of, parts_of
 from .descriptions import ENTROPY, Description, described
 from .display import Table, call_code, code
 from .errors import Closed, Exhausted, StateMismatch
-from .randomness import Cursor
-from .streams import START, Context, Stream, cursor_of, parts_of, passes
+from .streams import Context, Stream, passes
 
 T = TypeVar('T')
 

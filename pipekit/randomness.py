@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Cursor: TypeAlias = int | tuple['Cursor', ...]
+from .cursors import Cursor
+
 Key: TypeAlias = tuple['int | Key', ...]
 Indices: TypeAlias = npt.NDArray[np.int64]
 

@@ -11,24 +11,13 @@ import numpy.typing as npt
 from toolz import juxt
 
 from .arguments import function, seed_or_fresh, weights_of
+from .cursors import START, Cursor, Pair, Pairs, index_of, parts_of
 from .descriptions import described
 from .display import code
-from .randomness import Cursor, Generators, Indices, permutation, random_order
-from .streams import (
-    START,
-    Context,
-    Each,
-    Pair,
-    Pairs,
-    Pipeline,
-    Source,
-    Stream,
-    StreamIterator,
-    index_of,
-    is_sequence,
-    parts_of,
-    source_of,
-)
+from .iterables import is_sequence, source_of
+from .pipelines import Each, Pipeline
+from .randomness import Generators, Indices, permutation, random_order
+from .streams import Context, Source, Stream, StreamIterator
 
 A = TypeVar('A')
 B = TypeVar('B')

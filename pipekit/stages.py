@@ -11,27 +11,13 @@ from more_itertools import chunked
 
 from .arguments import function, natural_number, positive_int, seed_or_fresh
 from .combiners import Array, combine_to_arrays
+from .cursors import START, Cursor, Pair, Pairs, counted, index_of, numbered, parts_of
 from .descriptions import described
 from .display import code, structure
 from .functions import may_take_rng, takes_rng, unpacking
-from .randomness import Cursor, Generators, random_order
-from .streams import (
-    START,
-    STRAY_STOP,
-    Composed,
-    Context,
-    Each,
-    Pair,
-    Pairs,
-    Passing,
-    Stage,
-    Upstream,
-    counted,
-    index_of,
-    numbered,
-    parts_of,
-    passes,
-)
+from .pipelines import STRAY_STOP, Composed, Each, Passing, Stage
+from .randomness import Generators, random_order
+from .streams import Context, Upstream, passes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -238,7 +224,7 @@ def repeat(times: int | None = None) -> Passing:
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
         number, before = parts_of(cursor, [int, None], stage)
-        left = None if times is None else times - number
+        left = None if times is None else max(0, times - number)
         return chain.from_iterable(islice(passes(upstream, number, before, context), left))
 
     stage = Passing(open_on, reopens_upstream=True, keeps_structure=True)

@@ -17,11 +17,13 @@ from typing import Any, TypeAlias
 
 from .arguments import positive_int
 from .composition import pipeline
+from .cursors import START, Cursor, Pairs, cursor_of
 from .descriptions import Call, same
 from .display import code
-from .randomness import Cursor
+from .iterables import source_of
+from .pipelines import Pipeline
 from .stages import take
-from .streams import START, Context, Pairs, Pipeline, Source, Stream, cursor_of, source_of
+from .streams import Context, Source, Stream
 
 Iterates: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]
 

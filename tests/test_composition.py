@@ -113,7 +113,7 @@ def test_a_function_from_an_iterable_to_an_iterator_is_a_stage_anywhere(stage, v
         (lambda: pipeline([1], 5), 'expected a stage, got 5'),
         (lambda: pipeline(5, take(1)), 'expected a source, got 5'),
         (lambda: pipeline([1], None), 'expected a stage, got None'),
-        (lambda: take(2)(take(3)), 'expected a source, got the stage'),
+        (lambda: take(2)(take(3)), 'expected a source, got take'),
     ],
 )
 def test_a_part_in_the_wrong_place_is_told_what_to_write(make, message):

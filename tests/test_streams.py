@@ -10,6 +10,7 @@ from toolz.curried import partition_all
 
 from pipekit import (
     NotResumable,
+    Stage,
     apply,
     apply_at,
     combine_batches,
@@ -25,7 +26,7 @@ from pipekit import (
     take,
     unpack,
 )
-from pipekit.streams import source_of
+from pipekit.iterables import source_of
 
 IMAGE = np.zeros((1, 28, 28), np.float32)
 
@@ -255,3 +256,13 @@ def test_a_mix_resumes_without_what_lies_before():
 
 def test_a_loading_iterator_prints_as_what_it_iterates_over():
     assert repr(load_by_random_id(len, ids=['a'], seed=0)).startswith("iter(pipeline(sample(['a'], None, seed=0)")
+
+
+def add_one(upstream, cursor, context):
+    return ((value + 1, cursor) for value, cursor in upstream(cursor, context))
+
+
+def test_a_stage_of_ones_own_prints_compares_and_pickles():
+    own = pipeline([1, 2], Stage(add_one))
+    assert repr(own) == 'pipeline([1, 2], Stage(add_one))'
+    assert own == pickle.loads(pickle.dumps(own)) == eval(repr(own))

@@ -1,0 +1,117 @@
+"""What users give as a source, as streams: sequences, iterables, iterators, functions that make them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from .cursors import START, Cursor, Pairs, index_of, numbered
+from .descriptions import Call, Description
+from .display import code
+from .errors import NotResumable
+from .streams import Context, Out_co, Source, Stream, StreamIterator, T
+
+
+def source_of(iterable: Any) -> Stream[Any]:
+    """The stream of anything that can be iterated over, or of a function that returns such.
+
+    Examples
+    --------
+    >>> list(source_of('abc')), list(source_of(lambda: iter('abc')))
+    (['a', 'b', 'c'], ['a', 'b', 'c'])
+    """
+    if isinstance(iterable, Stream):
+        return iterable
+    if isinstance(iterable, StreamIterator):
+        return _continued(iterable.stream, iterable.cursor)
+    if isinstance(iterable, Description):
+        raise TypeError(f'expected a source, got {iterable!r}; did you mean pipeline(source, {iterable!r})?')
+    source = _wrapped(iterable)
+    source._call = Call(source_of, (iterable,), {})
+    return source
+
+
+def is_sequence(value: object) -> bool:
+    """Whether something has ``len`` and ``[]`` and is no mapping.
+
+    Examples
+    --------
+    >>> is_sequence([1]), is_sequence({1: 2}), is_sequence({1})
+    (True, False, False)
+    """
+    if isinstance(value, type) or hasattr(value, 'keys') or not hasattr(value, '__getitem__'):
+        return False
+    try:
+        len(value)  # type: ignore[arg-type]
+    except TypeError:  # an array without axes has the method, and raises
+        return False
+    return True
+
+
+def opened_once(source: Stream[Any]) -> str:
+    """What to say of a stream that would have to be opened again."""
+    return (
+        f'{source!r} is an iterator and can be opened only once; '
+        'pass a sequence, or a function without arguments that makes a new iterator'
+    )
+
+
+def _wrapped(iterable: Any) -> Source[Any]:
+    if isinstance(iterable, Iterator):
+        return _once_only(iterable)
+    if is_sequence(iterable):
+        return _Wrapped(partial(_open_sequence, iterable))
+    if isinstance(iterable, Iterable) and getattr(iterable, 'ndim', 1) != 0:
+        return _Wrapped(lambda cursor, _: numbered(lambda: iterable, index_of(cursor, iterable)), replays=True)
+    if callable(iterable) and not isinstance(iterable, type):
+        return _Wrapped(lambda cursor, _: numbered(iterable, index_of(cursor, iterable)), replays=True)
+    raise TypeError(
+        f'expected a source, got {code(iterable)}; a source is a sequence, an iterable, an iterator, '
+        'or a function without arguments that returns one'
+    )
+
+
+class _Wrapped(Source[Out_co]):
+    def __repr__(self) -> str:
+        return code(self._call.args[0])
+
+
+def _open_sequence(sequence: Any, cursor: Cursor, context: Context) -> Pairs[Any]:
+    start = index_of(cursor, sequence, len(sequence))
+    return ((sequence[index], index + 1) for index in range(start, len(sequence)))
+
+
+def _once_only(iterator: Iterator[T]) -> Source[T]:
+    unopened = [iterator]
+
+    def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
+        if cursor != START or not unopened:
+            raise NotResumable(f'the source {opened_once(source)}')
+        values = unopened.pop()
+        return numbered(lambda: values, 0)
+
+    source: Source[T] = _Wrapped(open_at, reopens=False)
+    return source
+
+
+def _continued(stream: Stream[T], start: Cursor) -> Stream[T]:
+    if start == START:
+        return stream
+
+    def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
+        return stream.open(start if cursor == START else cursor, context)
+
+    source: Source[T] = _Continued(open_at, seeds=stream.seeds, reopens=stream.reopens)
+    source._call = Call(_continued, (stream, start), {})
+    return source
+
+
+class _Continued(Source[Out_co]):
+    def __repr__(self) -> str:
+        stream, start = self._call.args
+        return f'{stream!r}.resume({start!r})'
+
+    def fingerprint(self) -> list[str]:
+        stream, start = self._call.args
+        return [*stream.fingerprint(), f'resumed at {start!r}']

@@ -1,0 +1,282 @@
+"""Stages, which turn a stream into another, and the pipeline of a source and stages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial, reduce
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
+
+from .cursors import START, Cursor, Pair, Pairs, index_of, numbered
+from .descriptions import Call, Description
+from .display import call_code, code
+from .errors import NotResumable
+from .iterables import opened_once, source_of
+from .streams import Context, In, In_contra, Out, Out_co, Stream, T, Upstream
+
+OpenStage: TypeAlias = Callable[[Upstream[In], Cursor, Context], Pairs[Out]]
+NumberedStep: TypeAlias = tuple[Any, int]  # a stage, and the how-manieth with its seed it is
+
+STRAY_STOP = 'a function raised StopIteration, which would end the data silently'
+
+
+class Stage(Description, Generic[In_contra, Out_co]):
+    """Turns a stream into another: ``open_on(upstream, cursor, context)`` gives its pairs.
+
+    Called on any iterable, a stage gives an iterator of what it makes of it.
+
+    Parameters
+    ----------
+    open_on
+        Opens the stage on an upstream, itself a function from a cursor and a context to an iterator of pairs.
+    seed
+        Where the stage draws random numbers: what ``context.generators(seed)`` is asked with.
+    reopens_upstream
+        Whether the stage opens its upstream again after its end.
+    replays
+        Whether the stage resumes by starting again and skipping.
+    keeps_structure
+        Whether the stage hands on values as they are, or none.
+
+    Examples
+    --------
+    >>> def open_on(upstream, cursor, context):
+    ...     return ((value + 1, cursor) for value, cursor in upstream(cursor, context))
+    >>> list(Stage(open_on)([1, 2, 3]))
+    [2, 3, 4]
+    """
+
+    def __init__(
+        self,
+        open_on: OpenStage[In_contra, Out_co],
+        *,
+        seed: int | None = None,
+        reopens_upstream: bool = False,
+        replays: bool = False,
+        keeps_structure: bool = False,
+    ):
+        self.open_on = open_on
+        self._call = Call(Stage, (open_on,), {})  # until a factory marked as described says better
+        self.seed = seed
+        self.reopens_upstream = reopens_upstream
+        self.replays = replays
+        self.keeps_structure = keeps_structure
+
+    @property
+    def steps(self) -> tuple[Stage[Any, Any], ...]:
+        """The stages that this one stands for: several, for some."""
+        return (self,)
+
+    def __call__(self, iterable: Iterable[In_contra]) -> Iterator[Out_co]:
+        return iter(Pipeline(source_of(iterable), (self,)))
+
+
+class Passing(Stage[Any, Any]):
+    """A stage whose values are values of its upstream."""
+
+    if TYPE_CHECKING:  # what T is, the stream decides that the stage meets
+
+        def __call__(self, iterable: Iterable[T]) -> Iterator[T]: ...
+
+
+class Each(Stage[In_contra, Out_co]):
+    """A stage that makes one value of each: ``function(value)``, or ``function(value, rng=generator)`` with a seed.
+
+    Neighbours of this kind are run together, as one function.
+    """
+
+    def __init__(self, function: Callable[..., Out_co], *, seed: int | None = None):
+        super().__init__(self._open_alone, seed=seed)
+        self.function = function
+
+    def _open_alone(self, upstream: Upstream[In_contra], cursor: Cursor, context: Context) -> Pairs[Out_co]:
+        return _open_each([(self, context.ordinal)], upstream, cursor, context)
+
+
+class Composed(Stage[In_contra, Out_co]):
+    """Several stages that stand in a pipeline as one."""
+
+    def __init__(self, stages: Iterable[Stage[Any, Any]]):
+        self._steps = tuple(chain.from_iterable(stage.steps for stage in stages))
+        super().__init__(_open_composed)
+
+    @property
+    def steps(self) -> tuple[Stage[Any, Any], ...]:
+        return self._steps
+
+
+class SubPipeline(Stage[In_contra, Out_co]):
+    """A pipeline without a source. A pipeline that it is put into takes its stages one by one."""
+
+    def __init__(self, stages: Sequence[Stage[Any, Any]]):
+        super().__init__(_open_composed)
+        self.stages = flat(stages)
+        self._call = Call(SubPipeline, (self.stages,), {})
+
+    def __repr__(self) -> str:
+        return call_code('pipeline', self.stages, {})
+
+
+class Foreign(Stage[In_contra, Out_co]):
+    """Any function from an iterable to an iterator, as a stage. Its cursor is the number of values it has yielded."""
+
+    def __init__(self, function: Callable[[Iterable[In_contra]], Iterable[Out_co]]):
+        super().__init__(self._open, replays=True)
+        self.function = function
+        self._call = Call(Foreign, (function,), {})
+
+    def _open(self, upstream: Upstream[In_contra], cursor: Cursor, context: Context) -> Pairs[Out_co]:
+        def made() -> Iterator[Out_co]:
+            values = self.function(map(itemgetter(0), upstream(START, context)))
+            if not isinstance(values, Iterable):
+                raise TypeError(
+                    f'expected a stage, got {self!r}, which gives {code(values)}; did you mean apply({self!r})?'
+                )
+            return iter(values)
+
+        return numbered(made, index_of(cursor, self))
+
+    def __repr__(self) -> str:
+        return code(self.function)
+
+
+class Pipeline(Stream[Out_co]):
+    """A source fed through stages. Made by ``pipeline(source, *stages)``; immutable, picklable, comparable.
+
+    Examples
+    --------
+    >>> from pipekit import apply, pipeline
+    >>> lengths = pipeline(['a', 'bc'], apply(len))
+    >>> list(lengths), list(lengths), lengths == pipeline(['a', 'bc'], apply(len))
+    ([1, 2], [1, 2], True)
+    >>> lengths
+    pipeline(['a', 'bc'], apply(len))
+    """
+
+    def __init__(self, source: Stream[Any], stages: Sequence[Stage[Any, Any]]):
+        self._source = source
+        self._stages = flat(stages)
+        self._steps = tuple(chain.from_iterable(stage.steps for stage in self._stages))
+        self.seeds = source.seeds + tuple(step.seed for step in self._steps if step.seed is not None)
+        self.reopens = source.reopens
+        for stage in self._stages:
+            if stage.reopens_upstream and not source.reopens:
+                raise NotResumable(f'{stage!r} opens its source again, which {opened_once(source)}')
+
+    @property
+    def source(self) -> Stream[Any]:
+        return self._source
+
+    @property
+    def stages(self) -> tuple[Stage[Any, Any], ...]:
+        return self._stages
+
+    def open(self, cursor: Cursor, context: Context) -> Pairs[Out_co]:
+        met = Counter(self._source.seeds)
+        upstream: Upstream[Any] = partial(_open_source, self._source)
+        for fusible, group in groupby(self._steps, lambda step: context.fused and isinstance(step, Each)):
+            steps = [(step, _ordinal(step, met)) for step in group]
+            upstream = partial(_open_each, steps, upstream) if fusible else reduce(_link, steps, upstream)
+        return upstream(cursor, context)
+
+    def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
+        watched = [_watching(partial(watch, 0))]
+        for number, stage in enumerate(self._stages, 1):
+            # What hands on its values needs no look at them: a shuffle would load its whole window for it.
+            watched += [] if stage.keeps_structure else [stage]
+            watched += [_watching(partial(watch, number))]
+        return Pipeline(self._source, watched).open(START, Context())
+
+    def __repr__(self) -> str:
+        return call_code('pipeline', (self._source, *self._stages), {})
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Pipeline):
+            return NotImplemented
+        return (self._source, self._stages) == (other._source, other._stages)
+
+    def __hash__(self) -> int:
+        return hash((self._source, self._stages))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pipeline, (self._source, self._stages)
+
+
+def flat(stages: Iterable[Stage[Any, Any]]) -> tuple[Stage[Any, Any], ...]:
+    """The stages, those of sub-pipelines one by one.
+
+    Examples
+    --------
+    >>> from pipekit import flatten, pipeline, take
+    >>> flat([pipeline(take(3), flatten()), take(2)])
+    (take(3), flatten(), take(2))
+    """
+    return tuple(chain.from_iterable(stage.stages if isinstance(stage, SubPipeline) else [stage] for stage in stages))
+
+
+def _ordinal(step: Stage[Any, Any], met: Counter[int]) -> int:
+    if step.seed is None:
+        return 0
+    met[step.seed] += 1
+    return met[step.seed] - 1
+
+
+def _link(upstream: Upstream[Any], numbered_step: NumberedStep) -> Upstream[Any]:
+    step, ordinal = numbered_step
+    return lambda cursor, context: step.open_on(upstream, cursor, context._replace(ordinal=ordinal))
+
+
+def _open_source(source: Stream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+    return source.open(cursor, context._replace(ordinal=0))
+
+
+def _open_each(steps: Sequence[NumberedStep], upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+    # A map of a function of pairs, unlike a generator's loop, holds no value while its consumer works.
+    return map(_function_of_pairs(steps, context), upstream(cursor, context))
+
+
+def _function_of_pairs(steps: Sequence[NumberedStep], context: Context) -> Callable[[Pair[Any]], Pair[Any]]:
+    if any(step.seed is not None for step, _ in steps):
+        functions = [_with_cursor(step, context._replace(ordinal=ordinal)) for step, ordinal in steps]
+
+        def random(pair: Pair[Any]) -> Pair[Any]:
+            value, cursor = pair
+            try:
+                for function in functions:
+                    value = function(value, cursor)
+            except StopIteration as error:
+                raise RuntimeError(STRAY_STOP) from error
+            return value, cursor
+
+        return random
+
+    plain_functions = [step.function for step, _ in steps]
+
+    def plain(pair: Pair[Any]) -> Pair[Any]:
+        value, cursor = pair
+        try:
+            for function in plain_functions:
+                value = function(value)
+        except StopIteration as error:
+            raise RuntimeError(STRAY_STOP) from error
+        return value, cursor
+
+    return plain
+
+
+def _with_cursor(step: Each[Any, Any], context: Context) -> Callable[[Any, Cursor], Any]:
+    function = step.function
+    if step.seed is None:
+        return lambda value, cursor: function(value)
+    generators = context.generators(step.seed)
+    return lambda value, cursor: function(value, rng=generators.at(cursor))
+
+
+def _open_composed(upstream: Any, cursor: Cursor, context: Context) -> Any:
+    raise TypeError('a composed stage is opened step by step, by the pipeline that it is in')
+
+
+def _watching(watch: Callable[[Pair[Any]], Pair[Any]]) -> Stage[Any, Any]:
+    return Stage(lambda upstream, cursor, context: map(watch, upstream(cursor, context)))
