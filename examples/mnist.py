@@ -40,7 +40,8 @@ class Digits:
 
     def load_image(self, id: int) -> Image:
         """The image: ``(1, 28, 28)``, float32, from 0 to 1."""
-        return self.images[id][np.newaxis].astype(np.float32) / np.float32(255)
+        image: Image = self.images[id][np.newaxis].astype(np.float32) / np.float32(255)
+        return image
 
     def load_label(self, id: int) -> int:
         return int(self.labels[id])
@@ -80,7 +81,7 @@ def find(folder: str | Path, part: str, kind: str) -> Path:
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """The array in an IDX file: two zero bytes, the type, the number of axes; the shape as big-endian ints; the data."""
+    """The array in an IDX file: two zero bytes, the type, the number of axes; the shape, big-endian; the data."""
     content = path.read_bytes()
     if content.startswith(b'\x1f\x8b'):
         try:
@@ -90,11 +91,15 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     axes = AXES['images' if 'images' in path.name else 'labels']
     expected = bytes([0, 0, UNSIGNED_BYTES, axes])
     if content[:4] != expected:
-        raise ValueError(f'{path} should begin with {expected.hex()}, as {axes} axes of bytes do, got {content[:4].hex()}')
+        raise ValueError(
+            f'{path} should begin with {expected.hex()}, as {axes} axes of bytes do, got {content[:4].hex()}'
+        )
     start = 4 + 4 * axes
     if len(content) < start:
         raise ValueError(f'{path} is truncated: it ends within its header, after {len(content)} bytes')
     shape = tuple(np.frombuffer(content[4:start], '>u4').tolist())
     if len(content) - start != math.prod(shape):
-        raise ValueError(f'{path} should hold {math.prod(shape)} bytes for the shape {shape}, got {len(content) - start}')
+        raise ValueError(
+            f'{path} should hold {math.prod(shape)} bytes for the shape {shape}, got {len(content) - start}'
+        )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -55,13 +55,14 @@ class Classifier:
         back = (slope @ self.weights[1].T) * (hidden > 0)
         gradients = [inputs.T @ back, hidden.T @ slope, back.sum(axis=0), slope.sum(axis=0)]
         for parameter, velocity, gradient in zip(self.parameters, self.velocities, gradients, strict=True):
-            velocity *= 0.9
-            velocity -= rate * gradient
-            parameter += velocity
+            velocity[...] = 0.9 * velocity - rate * gradient
+            parameter[...] = parameter + velocity
         return float(-log_probabilities[own].mean())
 
     def predict(self, images: Array) -> npt.NDArray[np.int64]:
-        return self.forward(images)[2].argmax(axis=1)
+        _, _, log_probabilities = self.forward(images)
+        digits: npt.NDArray[np.int64] = np.argmax(log_probabilities, axis=1)
+        return digits
 
 
 def shift(image: Image, label: int, rng: np.random.Generator) -> tuple[Image, int]:

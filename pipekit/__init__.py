@@ -3,6 +3,7 @@
 from .combiners import combine_pad, combine_to_arrays, combine_to_tuples
 from .compat import make_infinite_batch_iter
 from .composition import pipeline
+from .descriptions import described
 from .errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
 from .functions import apply_at, multiply, random_apply, sample_args, unpack_args, zip_apply
 from .pipelines import Pipeline, Stage
@@ -25,6 +26,7 @@ __all__ = [
     'combine_pad',
     'combine_to_arrays',
     'combine_to_tuples',
+    'described',
     'expiration_pool',
     'flatten',
     'keep',

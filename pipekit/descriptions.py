@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from .display import call_code, code
+from .display import call_code, code, is_partial
 from .randomness import FreshSeed
 from .structures import fields_of
 
@@ -57,8 +57,12 @@ class Call:
         self.kwargs = kwargs
 
     def __repr__(self) -> str:
+        return self.as_call_of(code(self.factory))
+
+    def as_call_of(self, name: str) -> str:
+        """The code of the call, of a function of this name, without seeds that nobody gave."""
         shown = {key: value for key, value in self.kwargs.items() if not isinstance(value, FreshSeed)}
-        return call_code(code(self.factory), self.args, shown)
+        return call_code(name, self.args, shown)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Call):
@@ -112,19 +116,19 @@ def same(a: Any, b: Any) -> bool:
         return True
     if type(a) is not type(b):
         return False
-    if isinstance(a, np.ndarray) and a.dtype != object:
-        return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
-    if isinstance(a, functools.partial):
+    if isinstance(a, np.ndarray):
+        if (a.dtype, a.shape) != (b.dtype, b.shape):
+            return False
+        return same(a.tolist(), b.tolist()) if a.dtype.hasobject else a.tobytes() == b.tobytes()
+    if is_partial(a):
         return same((a.func, a.args, a.keywords), (b.func, b.args, b.keywords))
-    if isinstance(a, list | np.ndarray):
+    if isinstance(a, list):
         return len(a) == len(b) and all(map(same, a, b))
     if (fields := fields_of(a)) is not None:
-        others = fields_of(b) or []
-        return len(fields) == len(others) and all(
-            x == y and same(p, q) for (x, p), (y, q) in zip(fields, others, strict=True)
-        )
+        others = dict(fields_of(b) or [])
+        return len(fields) == len(others) and all(name in others and same(part, others[name]) for name, part in fields)
     try:
-        return bool(a == b)
+        return bool(a == b) or bool(a != a and b != b)  # noqa: PLR0124 -- NaN
     except Exception:  # a user's __eq__ may raise or answer with an array
         return False
 

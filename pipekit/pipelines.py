@@ -43,7 +43,7 @@ class Stage(Description, Generic[In_contra, Out_co]):
     Examples
     --------
     >>> def open_on(upstream, cursor, context):
-    ...     return ((value + 1, cursor) for value, cursor in upstream(cursor, context))
+    ...     return map(lambda pair: (pair[0] + 1, pair[1]), upstream(cursor, context))
     >>> list(Stage(open_on)([1, 2, 3]))
     [2, 3, 4]
     """

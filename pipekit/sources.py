@@ -161,12 +161,20 @@ def load_by_random_id(
         raise TypeError('load_by_random_id needs at least one loader, a function of an id')
     for loader in loaders:
         function('each loader', loader, 'a function of an id')
-    return iter(Pipeline(sample(ids, weights, seed=seed), [_load(*loaders)]))
+    options = {} if weights is None else {'weights': weights}
+    return iter(_loaded_by_random_id(*loaders, ids=ids, **options, seed=seed))
+
+
+class _LoadedByRandomId(Source[T]):
+    def __repr__(self) -> str:
+        return self._call.as_call_of('load_by_random_id')
 
 
 @described
-def _load(*loaders: Callable[[Any], Any]) -> Each[Any, Any]:
-    return Each(loaders[0] if len(loaders) == 1 else juxt(*loaders))
+def _loaded_by_random_id(*loaders: Callable[[Any], Any], ids: Any, weights: Any = None, seed: Any) -> Source[Any]:
+    seed = seed_or_fresh(seed)
+    load = Each(loaders[0] if len(loaders) == 1 else juxt(*loaders))
+    return _LoadedByRandomId(Pipeline(sample(ids, weights, seed=seed), [load]).open, seed=seed)
 
 
 @described

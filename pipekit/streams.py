@@ -57,7 +57,8 @@ class Context(NamedTuple):
 
     def generators(self, seed: int | None) -> Generators:
         """The generators of a stage with this seed, one per cursor."""
-        assert seed is not None
+        if seed is None:
+            raise TypeError('a stage that draws random numbers needs a seed; give Stage the one that it draws with')
         return Generators(seed, (self.ordinal, *self.key))
 
 

@@ -254,8 +254,10 @@ def test_a_mix_resumes_without_what_lies_before():
     assert len(read) == 3
 
 
-def test_a_loading_iterator_prints_as_what_it_iterates_over():
-    assert repr(load_by_random_id(len, ids=['a'], seed=0)).startswith("iter(pipeline(sample(['a'], None, seed=0)")
+def test_a_loading_iterator_prints_as_the_call_that_made_it():
+    samples = load_by_random_id(len, ids=['a'], seed=0)
+    assert repr(samples) == "iter(load_by_random_id(len, ids=['a'], seed=0))"
+    assert eval(repr(samples)).stream == samples.stream == pickle.loads(pickle.dumps(samples.stream))
 
 
 def add_one(upstream, cursor, context):
