@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .display import code
-from .randomness import fresh_seed
+from .randomness import FreshSeed, fresh_seed
 
 
 def positive_int(name: str, value: object, expected: str = 'a positive int') -> int:
@@ -80,6 +80,8 @@ def seed_or_fresh(seed: object) -> int:
     """
     if seed is None:
         return fresh_seed()
+    if isinstance(seed, FreshSeed):  # of a description that went through pickle: it stays one that nobody gave
+        return seed
     return _at_least(0, 'seed', seed, 'a non-negative int or None')
 
 
@@ -93,7 +95,10 @@ def weights_of(weights: Iterable[float], n: int, things: str) -> npt.NDArray[np.
     ValueError: weights must be finite and non-negative, got -1.0 at 1
     """
     try:
-        array = np.array(list(weights), np.float64)
+        given = weights if isinstance(weights, np.ndarray) else np.array(list(weights))
+        if given.dtype.kind not in 'biufO':
+            raise TypeError(f'a weight cannot be of type {given.dtype}')
+        array = given.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(f'weights must be numbers, one for each of {n} {things}, got {code(weights)}') from error
     if array.shape != (n,):
@@ -103,13 +108,16 @@ def weights_of(weights: Iterable[float], n: int, things: str) -> npt.NDArray[np.
         raise ValueError(f'weights must be finite and non-negative, got {array[wrong[0]]} at {wrong[0]}')
     if not array.any():
         raise ValueError(f'weights must not all be zero, got {code(weights)}')
-    return array
+    shares: npt.NDArray[np.float64] = array / array.max()  # the sum of the weights may be too large for a float
+    return shares
 
 
 def _at_least(least: int, name: str, value: Any, expected: str) -> int:
     message = f'{name} must be {expected}, got {code(value)}'
-    if isinstance(value, bool | np.bool | str) or not hasattr(value, '__index__'):
-        raise ValueError(message) if isinstance(value, float) else TypeError(message)
+    if isinstance(value, float | np.floating):
+        raise ValueError(message)
+    if isinstance(value, bool | np.bool | np.ndarray) or not hasattr(value, '__index__'):
+        raise TypeError(message)
     number = operator.index(value)
     if number < least:
         raise ValueError(message)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter, itemgetter
 from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
@@ -10,7 +13,7 @@ import numpy.typing as npt
 
 from .arguments import fraction
 from .display import code, structure
-from .structures import fields_of, with_fields
+from .structures import fields_of, has_fields, with_fields
 
 A = TypeVar('A')
 B = TypeVar('B')
@@ -19,8 +22,11 @@ D = TypeVar('D')
 Array: TypeAlias = npt.NDArray[Any]
 Path: TypeAlias = tuple[Any, ...]
 Leaves: TypeAlias = Sequence[Any]
+Combine: TypeAlias = Callable[[Leaves, set[type], Path], Any]
 
 NUMBERS = (bool, int, float, complex, np.number, np.bool)
+NUMERIC = set('biufc')
+SHAPE, DTYPE = attrgetter('shape'), attrgetter('dtype')
 
 
 def combine_to_tuples(samples: Sequence[Any]) -> Any:
@@ -40,7 +46,7 @@ def combine_to_tuples(samples: Sequence[Any]) -> Any:
     >>> combine_to_tuples(['a', 'b'])
     ('a', 'b')
     """
-    return _combined(samples, lambda leaves, path: tuple(leaves))
+    return _combined(samples, lambda leaves, kinds, path: tuple(leaves))
 
 
 @overload
@@ -112,114 +118,182 @@ def combine_pad(samples: Sequence[Any], padding_values: Any = 0, ratio: float = 
     To give a pipeline's ``combine_batches`` the options, use ``functools.partial(combine_pad, ratio=0)``.
     """
     ratio = fraction('ratio', ratio)
-
-    def padded(leaves: Leaves, path: Path) -> Array:
-        return _padded(leaves, path, _padding_of(padding_values, path), ratio)
-
-    return _combined(samples, padded)
+    paddings = _paddings(padding_values, samples[0]) if len(samples) else {}
+    return _combined(samples, lambda leaves, kinds, path: _padded(leaves, kinds, path, paddings[path], ratio))
 
 
-def _combined(samples: Sequence[Any], combine: Callable[[Leaves, Path], Any], path: Path = ()) -> Any:
+def _combined(samples: Sequence[Any], combine: Combine, path: Path = ()) -> Any:
     if len(samples) == 0:
         raise ValueError('expected at least one sample to combine, got none')
-    fields = fields_of(samples[0])
-    if fields is None:
-        return combine(samples, path)
-    names = [name for name, _ in fields]
-    columns = _columns(samples, names)
-    if columns is None:
-        raise ValueError(_difference(samples, path))
-    named = zip(names, columns, strict=True)
-    return with_fields(samples[0], [_combined(column, combine, (*path, name)) for name, column in named])
-
-
-def _columns(samples: Sequence[Any], names: list[Any]) -> Sequence[Leaves] | None:
+    kinds = set(map(type, samples))
+    if not any(map(has_fields, kinds)):
+        return combine(samples, kinds, path)
     first = samples[0]
-    if set(map(type, samples)) != {type(first)}:
-        return None
+    if len(kinds) > 1 and not all(issubclass(kind, Mapping) for kind in kinds):
+        raise _difference(samples, list(map(type, samples)), path)
+    names, columns = _columns(samples, path)
+    parts = [_combined(column, combine, (*path, name)) for name, column in zip(names, columns, strict=True)]
+    return with_fields(first, parts)
+
+
+def _columns(samples: Sequence[Any], path: Path) -> tuple[list[Any], Sequence[Leaves]]:
+    first = samples[0]
+    names = [name for name, _ in fields_of(first) or []]
     if isinstance(first, tuple):
-        return list(zip(*samples, strict=True)) if set(map(len, samples)) == {len(first)} else None
+        try:
+            return names, list(zip(*samples, strict=True))
+        except ValueError as error:
+            raise _difference(samples, list(map(len, samples)), path) from error
     if isinstance(first, Mapping):
         if any(sample.keys() != first.keys() for sample in samples):
-            return None
-        return [[sample[name] for sample in samples] for name in names]
-    return [[getattr(sample, name) for sample in samples] for name in names]
+            raise _difference(samples, [sample.keys() for sample in samples], path)
+        return names, [list(map(itemgetter(name), samples)) for name in names]
+    return names, [list(map(attrgetter(name), samples)) for name in names]
 
 
-def _stacked(leaves: Leaves, path: Path) -> Array:
-    arrays = _arrays(leaves, path)
-    if isinstance(arrays, np.ndarray):
-        return arrays
+def _stacked(leaves: Leaves, kinds: set[type], path: Path) -> Array:
+    arrays = _arrays(leaves, kinds, path)
+    return arrays if isinstance(arrays, np.ndarray) else _concatenated(arrays, leaves, path)
+
+
+def _concatenated(arrays: list[Array], leaves: Leaves, path: Path) -> Array:
     shape = arrays[0].shape
-    if {array.shape for array in arrays} != {shape}:
-        hint = '; use combine_pad' if {array.ndim for array in arrays} == {len(shape)} else ''
-        raise ValueError(_difference(arrays, path) + hint)
-    # One copy, without the view per array that np.stack takes.
-    return np.concatenate(arrays).reshape(len(arrays), *shape) if shape else np.array(arrays)
+    try:
+        # One copy, without the view per array that np.stack takes. It finds most of what may differ.
+        batch = np.concatenate(arrays) if shape else np.stack(arrays)
+    except (TypeError, ValueError):
+        _check_shapes(arrays, path)
+        _dtype(arrays, leaves, path)
+        raise
+    if shape and set(map(len, arrays)) != {shape[0]}:
+        _check_shapes(arrays, path)
+    if batch.dtype.kind not in NUMERIC:
+        _dtype(arrays, leaves, path)
+    return batch.reshape(len(arrays), *shape)
 
 
-def _padded(leaves: Leaves, path: Path, padding: Any, ratio: float) -> Array:
-    arrays = _arrays(leaves, path)
+def _padded(leaves: Leaves, kinds: set[type], path: Path, padding: Any, ratio: float) -> Array:
+    arrays = _arrays(leaves, kinds, path)
     if isinstance(arrays, np.ndarray):
         return arrays
-    if len({array.ndim for array in arrays}) != 1:
-        raise ValueError(_difference(arrays, path))
-    shape = np.max([array.shape for array in arrays], axis=0)
-    batch = np.empty((len(arrays), *shape), np.result_type(*arrays))
-    for array, place in zip(arrays, batch, strict=True):
-        before = np.floor((shape - array.shape) * ratio).astype(int)
-        if array.shape != place.shape:
-            place[...] = _fitting(padding(array) if callable(padding) else padding, batch.dtype, path)
-        place[tuple(map(slice, before, before + array.shape))] = array
+    if len(set(map(SHAPE, arrays))) == 1:
+        return _concatenated(arrays, leaves, path)
+    axes = list(map(np.ndim, arrays))
+    if len(set(axes)) != 1:
+        raise _difference(arrays, axes, path)
+    shape = tuple(map(max, zip(*map(SHAPE, arrays), strict=True)))
+    batch = np.empty((len(arrays), *shape), _dtype(arrays, leaves, path))
+    constant = None if callable(padding) else _fitting(padding, batch.dtype, path)
+    for number, (array, place) in enumerate(zip(arrays, batch, strict=True)):
+        if array.shape != shape:
+            place[...] = _computed(padding, array, batch.dtype, path, number) if callable(padding) else constant
+        before = [int((full - own) * ratio) for full, own in zip(shape, array.shape, strict=True)]
+        place[tuple(slice(start, start + own) for start, own in zip(before, array.shape, strict=True))] = array
     return batch
 
 
-def _arrays(leaves: Leaves, path: Path) -> Array | list[Array]:
-    # Scalars are stacked at once; anything else is turned into arrays that are left to the caller to stack.
-    kinds = set(map(type, leaves))
+def _arrays(leaves: Leaves, kinds: set[type], path: Path) -> Array | list[Array]:
+    # Numbers and strings are stacked at once; anything else is turned into arrays that are left to the caller to stack.
     if kinds == {np.ndarray}:
         return list(leaves)
-    if all(issubclass(kind, NUMBERS) for kind in kinds) or kinds in ({str}, {bytes}):
+    if all(issubclass(kind, NUMBERS) for kind in kinds):
         return np.array(leaves)
-    if any(fields_of(leaf) is not None for leaf in leaves) or (len(kinds) > 1 and kinds & {str, bytes}):
-        raise ValueError(_difference(leaves, path))
+    if kinds in ({str}, {bytes}):
+        texts = np.array(leaves)
+        if texts.tolist() != list(leaves):
+            raise ValueError(f'{_field(path)} ends with a zero, which an array of strings drops; use combine_to_tuples')
+        return texts
+    if any(issubclass(kind, np.ndarray) and hasattr(kind, 'mask') for kind in kinds):
+        raise ValueError(f'{_field(path)} is a masked array and would lose its mask; fill it, or use combine_to_tuples')
+    return [_array(leaf, number, path) for number, leaf in enumerate(leaves)]
+
+
+def _array(leaf: Any, number: int, path: Path) -> Array:
     try:
-        arrays = list(map(np.asarray, leaves))
+        return np.asarray(leaf)
     except ValueError as error:
-        raise ValueError(f'{_field(path)} cannot be made an array in every sample of the batch') from error
-    if all(array.shape == () and array.dtype == object for array in arrays):
-        objects = np.empty(len(leaves), object)
-        objects[:] = leaves
-        return objects
-    return arrays
+        where = f'in sample {number} of the batch'
+        raise ValueError(
+            f'{_field(path)} is ragged {where}, {structure(leaf)}; make it one array or a tuple'
+        ) from error
 
 
-def _padding_of(padding_values: Any, path: Path, field: Path = ()) -> Any:
-    fields = fields_of(padding_values)
-    if fields is None and isinstance(padding_values, list):
-        fields = list(enumerate(padding_values))
-    if fields is None:
-        return padding_values
-    by_name = dict(fields)
-    if not path or path[0] not in by_name:
-        raise ValueError(f'padding_values {code(padding_values)} has no value for the field {_field((*field, *path))}')
-    return _padding_of(by_name[path[0]], path[1:], (*field, path[0]))
+def _check_shapes(arrays: Sequence[Array], path: Path) -> None:
+    shapes = list(map(SHAPE, arrays))
+    if len(set(shapes)) > 1:
+        hint = '; use combine_pad' if len(set(map(len, shapes))) == 1 else ''
+        raise _difference(arrays, shapes, path, hint)
+
+
+def _dtype(arrays: Sequence[Array], leaves: Leaves, path: Path) -> np.dtype[Any]:
+    dtypes = set(map(DTYPE, arrays))
+    kinds = {dtype.kind for dtype in dtypes}
+    if len(kinds) > 1 and not kinds <= NUMERIC:
+        raise _difference(leaves, [array.dtype.kind for array in arrays], path)
+    try:
+        return np.result_type(*dtypes)
+    except TypeError as error:  # structured types of different fields
+        raise _difference(leaves, list(map(DTYPE, arrays)), path) from error
+
+
+def _paddings(padding: Any, sample: Any, path: Path = ()) -> dict[Path, Any]:
+    padding = tuple(padding) if isinstance(padding, list) else padding
+    fields, given = fields_of(sample), fields_of(padding)
+    if fields is None and given is None:
+        return {path: padding}
+    names = [name for name, _ in fields or []]
+    if given is None:
+        by_name = dict.fromkeys(names, padding)
+    elif isinstance(sample, tuple) and isinstance(padding, tuple) and len(padding) == len(sample):
+        by_name = dict(zip(names, padding, strict=True))
+    else:
+        by_name = dict(given)
+    if fields is None or by_name.keys() != set(names):
+        raise ValueError(
+            f'padding_values must be one for all fields or have the structure of the samples; '
+            f'{_field(path)} is {structure(sample)}, and its padding {code(padding)}'
+        )
+    parts = [_paddings(by_name[name], value, (*path, name)) for name, value in fields]
+    return dict(ChainMap(*parts))
+
+
+def _computed(padding: Callable[[Array], Any], array: Array, dtype: np.dtype[Any], path: Path, number: int) -> Any:
+    try:
+        value = padding(array)
+    except Exception as error:
+        error.add_note(f'raised by {code(padding)}, the padding of {_field(path)} in sample {number} of the batch')
+        raise
+    return _fitting(value, dtype, path)
 
 
 def _fitting(value: Any, dtype: np.dtype[Any], path: Path) -> Any:
+    try:
+        if _fits(np.asarray(value), dtype):
+            return value
+    except (TypeError, ValueError, OverflowError):  # numpy cannot convert it at all
+        pass
+    raise ValueError(f'the padding value {code(value)} of {_field(path)} does not fit its type, {dtype}')
+
+
+def _fits(value: Array, dtype: np.dtype[Any]) -> bool:
+    if value.dtype.kind != dtype.kind and (value.dtype.kind == 'c' or dtype.kind in 'mM') and dtype.kind != 'O':
+        return False
     with np.errstate(all='ignore'):
-        fits = np.asarray(value).astype(dtype)
-    close = np.isclose(fits, value, rtol=1e-2, equal_nan=True) if dtype.kind in 'fc' else fits == value
-    if not np.all(close):
-        raise ValueError(f'the padding value {code(value)} of {_field(path)} does not fit its type, {dtype}')
-    return fits
+        cast = value.astype(dtype)
+        if dtype.kind in 'fc':
+            return bool(np.all(np.isfinite(cast) == np.isfinite(value)))
+        return dtype.kind == 'O' or bool(np.all((cast == value) | ((cast != cast) & (value != value))))  # noqa: PLR0124
 
 
-def _difference(samples: Sequence[Any], path: Path) -> str:
-    first = structure(samples[0])
-    structures = map(structure, samples)
-    number, other = next(((k, text) for k, text in enumerate(structures) if text != first), (0, first))
-    return f'{_field(path)} is {first} in sample 0 of the batch and {other} in sample {number}'
+def _difference(shown: Sequence[Any], keys: Sequence[Any], path: Path, hint: str = '') -> ValueError:
+    number = next(k for k, key in enumerate(keys) if key != keys[0])
+    for most in (8, sys.maxsize):
+        first, other = (structure(shown[k], most) for k in (0, number))
+        if first != other:
+            break
+    else:
+        other = f'{other} of another type'
+    return ValueError(f'{_field(path)} is {first} in sample 0 of the batch and {other} in sample {number}{hint}')
 
 
 def _field(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from operator import attrgetter, itemgetter, methodcaller
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -122,6 +123,8 @@ def same(a: Any, b: Any) -> bool:
         return same(a.tolist(), b.tolist()) if a.dtype.hasobject else a.tobytes() == b.tobytes()
     if is_partial(a):
         return same((a.func, a.args, a.keywords), (b.func, b.args, b.keywords))
+    if isinstance(a, attrgetter | itemgetter | methodcaller):
+        return same(a.__reduce__(), b.__reduce__())
     if isinstance(a, list):
         return len(a) == len(b) and all(map(same, a, b))
     if (fields := fields_of(a)) is not None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from math import isfinite
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from .structures import fields_of, is_named_tuple
+from .structures import fields_of, has_fields, is_named_tuple
 
 LONGEST_LINE = 88
 LONGEST_VALUE = 72
-ADDRESS = re.compile(r'\bat 0x[0-9a-fA-F]+')
+DEEPEST = 5  # how far what is nested is shown: it may contain itself
+MOST_PARTS = 8
+ADDRESS = re.compile(r'\b(0x[0-9a-fA-F]{6,}|id=\W?\d{6,})')
+CONTAINERS: tuple[type, ...] = (list, tuple, dict, set, frozenset, deque)
 
 
 def code(value: object) -> str:
@@ -31,13 +39,10 @@ def code(value: object) -> str:
     >>> code(np.zeros((60000, 28, 28), np.float32))
     '<float32[60000, 28, 28]>'
     """
-    try:
-        return _code(value)
-    except Exception:  # the repr of a user's object may raise anything, and printing must survive it
-        return f'<{type(value).__name__}>'
+    return _code_within(value, 0)
 
 
-def call_code(name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> str:
+def call_code(name: str, args: Iterable[object], kwargs: Mapping[str, object]) -> str:
     """The code of a call, over several lines where one would be too long.
 
     Examples
@@ -45,16 +50,11 @@ def call_code(name: str, args: Sequence[object], kwargs: Mapping[str, object]) -
     >>> call_code('combine_batches', [32], {'drop_last': True})
     'combine_batches(32, drop_last=True)'
     """
-    parts = [code(arg) for arg in args] + [f'{key}={code(value)}' for key, value in kwargs.items()]
-    line = f'{name}({", ".join(parts)})'
-    if len(line) <= LONGEST_LINE and '\n' not in line:
-        return line
-    indented = ''.join(f'    {part},\n'.replace('\n', '\n    ').removesuffix('    ') for part in parts)
-    return f'{name}(\n{indented})'
+    return _code_of_call(name, args, kwargs, -1)
 
 
-def structure(value: object) -> str:
-    """The structure of a value: the types and shapes of its fields.
+def structure(value: object, most: int = MOST_PARTS) -> str:
+    """The structure of a value: the types and shapes of its fields, the first ``most`` of them.
 
     Examples
     --------
@@ -63,18 +63,7 @@ def structure(value: object) -> str:
     >>> structure({'image': np.zeros((2, 2)), 'name': 'a'})
     "{'image': float64[2, 2], 'name': str}"
     """
-    if isinstance(value, np.ndarray | np.generic):
-        shape = ', '.join(map(str, value.shape))
-        return f'{value.dtype}[{shape}]' if value.ndim else str(value.dtype)
-    fields = fields_of(value)
-    if fields is None:
-        return _structure_of_leaf(value)
-    if isinstance(value, dict):
-        return '{' + _cut([f'{code(key)}: {structure(part)}' for key, part in fields]) + '}'
-    if isinstance(value, tuple) and not is_named_tuple(value):
-        parts = [structure(part) for _, part in fields]
-        return f'({_cut(parts)}{"," if len(parts) == 1 else ""})'
-    return f'{type(value).__name__}({_cut([f"{key}={structure(part)}" for key, part in fields])})'
+    return _structure_within(value, most, 0)
 
 
 class Table:
@@ -110,80 +99,183 @@ class Table:
         return f'<table><thead>{row("th", self.header)}</thead><tbody>{body}</tbody></table>{notes}'
 
 
-def _code(value: object) -> str:
-    if isinstance(value, functools.partial):
-        return call_code('partial', (value.func, *value.args), value.keywords)
+def _code_within(value: object, depth: int) -> str:
+    try:
+        return _code(value, depth)
+    except Exception:  # the methods of a user's object may raise anything, and printing must survive it
+        return f'<{type(value).__name__}>'
+
+
+def _code(value: Any, depth: int) -> str:
     if isinstance(value, np.ndarray):
-        short = value.ndim == 1 and value.size <= 8 and value.dtype.kind in 'biuf'
-        return f'array({value.tolist()})' if short else f'<{structure(value)}>'
-    if isinstance(value, list | tuple | set | frozenset | dict):
-        return _code_of_container(value)
-    if callable(value) and (name := getattr(value, '__name__', None)):
+        return _code_of_array(value)
+    if isinstance(value, str | bytes | bytearray) and len(value) > LONGEST_VALUE:
+        return _cut_text(value, repr(value[:LONGEST_VALUE]))
+    if type(value) is float and not isfinite(value):
+        return f"float('{value}')"
+    if depth == DEEPEST and (isinstance(value, CONTAINERS) or has_fields(type(value))):
+        return f'<{type(value).__name__}{_size(value)}>'
+    if is_named_tuple(value):
+        return _code_of_call(type(value).__name__, (), dict(zip(value._fields, value, strict=True)), depth)
+    if isinstance(value, CONTAINERS):
+        return _code_of_container(value, depth)
+    if _prints_as_dataclass(type(value)):
+        shown = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.repr}
+        return _code_of_call(type(value).__name__, (), shown, depth)
+    if isinstance(value, functools.partial):
+        return _code_of_call('partial', (value.func, *value.args), value.keywords, depth)
+    if is_partial(value):
+        name = _code_within(value.func, depth)
+        return _code_of_call(name, value.args, value.keywords, depth) if value.args or value.keywords else name
+    if callable(value) and isinstance(getattr(value, '__name__', None), str):
         owner = getattr(value, '__self__', None)
-        return str(name) if owner is None or isinstance(owner, type(np)) else f'{_owner(owner)}.{name}'
-    if _is_curry(value):
-        return call_code(code(value.func), value.args, value.keywords)  # type: ignore[attr-defined]
+        if owner is not None and not isinstance(owner, ModuleType):
+            return f'{_code_within(owner, depth + 1)}.{value.__name__}'
+        return str(getattr(value, '__qualname__', value.__name__)).rpartition('<locals>.')[-1]
+    return _repr(value)
+
+
+def _code_of_call(name: str, args: Iterable[object], kwargs: Mapping[str, object], depth: int) -> str:
+    parts = [_code_within(arg, depth + 1) for arg in args]
+    parts += [f'{key}={_code_within(value, depth + 1)}' for key, value in kwargs.items()]
+    line = f'{name}({", ".join(parts)})'
+    if len(line) <= LONGEST_LINE and '\n' not in line:
+        return line
+    if depth > 0:
+        return f'<{name}>'
+    indented = ''.join(f'    {part},\n'.replace('\n', '\n    ').removesuffix('    ') for part in parts)
+    return f'{name}(\n{indented})'
+
+
+def _code_of_array(value: np.ndarray[Any, Any]) -> str:
+    if type(value) is not np.ndarray or value.ndim != 1 or value.size > 8 or value.dtype.kind not in 'biuf':
+        return f'<{structure(value)}>'
+    numbers = value.tolist()
+    dtype = '' if np.array(numbers).dtype == value.dtype else f', dtype={value.dtype.name}'
+    return f'array({code(numbers)}{dtype})'
+
+
+def _code_of_container(value: Any, depth: int) -> str:
+    kind = next(kind for kind in CONTAINERS if isinstance(value, kind))
+    name = type(value).__name__
+    if type(value).__repr__ is not kind.__repr__:
+        return f'<{name}{_size(value)}>' if type(value).__module__ == 'collections' else _repr(value)
+    parts = _parts(value, depth)
+    inner = ', '.join(parts)
+    if len(parts) == len(value) and len(inner) <= LONGEST_VALUE:
+        literal = '{%s}' if kind in (dict, set, frozenset) else '(%s)' if kind is tuple else '[%s]'
+        text = literal % (f'{inner},' if kind is tuple and len(parts) == 1 else inner)
+        if type(value) in (list, tuple, dict) or (type(value) is set and parts):
+            return text
+        return f'{name}({text if parts else ""})'
+    some = parts[:3] if kind in (list, tuple, deque) else []
+    last = [_code_within(value[-1], depth + 1)] if some and len(value) > len(some) else []
+    text = ', '.join([*some, *(['...'] if len(value) > len(some) + 1 else []), *last])
+    return f'<{name}{_size(value)}{f": {text}" if some and len(text) <= LONGEST_VALUE else ""}>'
+
+
+def _parts(value: Any, depth: int) -> list[str]:
+    """The code of the parts of a container, of three at least and of no more than are shown."""
+    if isinstance(value, dict):
+        made = (f'{_code_within(key, depth + 1)}: {_code_within(part, depth + 1)}' for key, part in value.items())
+    else:
+        made = (_code_within(part, depth + 1) for part in value)
+    parts: list[str] = []
+    room = LONGEST_VALUE if len(value) <= LONGEST_VALUE else 0
+    for part in made:
+        parts.append(part)
+        room -= len(part) + len(', ')
+        if room < 0 and len(parts) >= 3:
+            break
+    # The order of a set is another one in every process.
+    return sorted(parts) if isinstance(value, set | frozenset) else parts
+
+
+def is_partial(value: Any) -> bool:
+    """Whether a value is a function with some of its arguments: of ``functools.partial`` or ``toolz.curry``.
+
+    Examples
+    --------
+    >>> is_partial(functools.partial(max, 1)), is_partial(max)
+    (True, False)
+    """
+    return (
+        isinstance(getattr(value, 'args', None), tuple)
+        and isinstance(getattr(value, 'keywords', None), dict)
+        and callable(getattr(value, 'func', None))
+    )
+
+
+def _prints_as_dataclass(kind: type) -> bool:
+    return dataclasses.is_dataclass(kind) and getattr(kind.__repr__, '__code__', None) is _code_of_dataclass_repr()
+
+
+@functools.cache
+def _code_of_dataclass_repr() -> CodeType:
+    made: Any = dataclasses.make_dataclass('_', ())
+    code_of_repr: CodeType = made.__repr__.__code__
+    return code_of_repr
+
+
+def _repr(value: object) -> str:
     text = repr(value)
     if type(value).__repr__ is object.__repr__ or ADDRESS.search(text):
-        size = f' of {len(value)}' if hasattr(value, '__len__') else ''
-        return f'<{type(value).__name__}{size}>'
-    if '\n' in text and not hasattr(value, '_call'):
-        text = f'<{type(value).__name__}>'
-    return text if len(text) <= LONGEST_VALUE or hasattr(value, '_call') else _cut_text(value, text)
+        return f'<{type(value).__name__}{_size(value)}>'
+    if hasattr(type(value), 'fingerprint'):  # a part of a pipeline prints as code, however long
+        return text
+    if '\n' in text:
+        return f'<{type(value).__name__}>'
+    return text if len(text) <= LONGEST_VALUE else _cut_text(value, text)
 
 
-def _code_of_container(value: Any) -> str:
-    if len(value) <= LONGEST_VALUE:
-        if isinstance(value, dict):
-            parts = [f'{code(key)}: {code(part)}' for key, part in value.items()]
-            text = '{' + ', '.join(parts) + '}'
-        else:
-            parts = [code(part) for part in value]
-            comma = ',' if isinstance(value, tuple) and len(parts) == 1 else ''
-            opening, closing = _brackets(value)
-            text = f'{opening}{", ".join(parts)}{comma}{closing}'
-        if len(text) <= LONGEST_VALUE:
-            return text
-    if isinstance(value, list | tuple):
-        some = [code(part) for part in (*value[:3], value[-1])]
-        return f'<{type(value).__name__} of {len(value)}: {", ".join(some[:-1])}, ..., {some[-1]}>'
-    return f'<{type(value).__name__} of {len(value)}>'
-
-
-def _brackets(value: object) -> tuple[str, str]:
-    if type(value) is tuple:
-        return '(', ')'
-    if type(value) is list:
-        return '[', ']'
-    if type(value) is set and value:
-        return '{', '}'
-    return f'{type(value).__name__}(', ')'
-
-
-def _owner(owner: object) -> str:
-    return owner.__name__ if isinstance(owner, type) else type(owner).__name__
-
-
-def _is_curry(value: object) -> bool:
-    return all(hasattr(value, name) for name in ('func', 'args', 'keywords'))
+def _size(value: Any) -> str:
+    return f' of {len(value)}' if hasattr(value, '__len__') else ''
 
 
 def _cut_text(value: object, text: str) -> str:
-    return f'<{type(value).__name__}: {text[: LONGEST_VALUE - 20]}...>'
+    return f'<{type(value).__name__}{_size(value)}: {text[: LONGEST_VALUE - 20]}...>'
 
 
-def _cut(parts: Sequence[str], most: int = 8) -> str:
-    return ', '.join(parts if len(parts) <= most else [*parts[:most], '...'])
+def _structure_within(value: object, most: int, depth: int) -> str:
+    try:
+        text = _structure(value, most, depth)
+        return text if depth == 0 or len(text) <= 2 * LONGEST_LINE else type(value).__name__
+    except Exception:  # as in _code_within
+        return type(value).__name__
 
 
-def _structure_of_leaf(value: object) -> str:
+def _structure(value: Any, most: int, depth: int) -> str:
+    name = type(value).__name__
+    if isinstance(value, np.ndarray | np.generic):
+        return f'{value.dtype}[{_joined(value.shape)}]' if value.ndim else str(value.dtype)
     if isinstance(value, list):
-        kinds = list(dict.fromkeys(structure(part) for part in value[:20]))
-        return f'[{" | ".join(kinds)}] of {len(value)}' if kinds else '[]'
-    shape, dtype = getattr(value, 'shape', None), getattr(value, 'dtype', None)
-    if isinstance(shape, tuple) and dtype is not None:
-        return f'{type(value).__name__}({dtype}[{", ".join(map(str, shape))}])'
-    return type(value).__name__
+        kinds = dict.fromkeys(
+            _structure_within(part, most, depth + 1) for part in value[:MOST_PARTS] if depth < DEEPEST
+        )
+        return f'[{" | ".join(kinds)}] of {len(value)}' if value else '[]'
+    if not has_fields(type(value)):
+        shape, dtype = getattr(value, 'shape', None), getattr(value, 'dtype', None)
+        return f'{name}({dtype}[{_joined(shape)}])' if isinstance(shape, tuple) and dtype is not None else name
+    if depth == DEEPEST:
+        return name
+    if isinstance(value, Mapping):
+        fields = ((f'{code(key)}: ', part) for key, part in value.items())
+    elif isinstance(value, tuple) and not is_named_tuple(value):
+        fields = (('', part) for part in value)
+    else:
+        fields = ((f'{key}=', part) for key, part in fields_of(value) or [])
+    parts = [label + _structure_within(part, most, depth + 1) for label, part in islice(fields, most)]
+    if next(fields, None):
+        parts.append('...')
+    if isinstance(value, Mapping):
+        return '{' + _joined(parts) + '}'
+    if isinstance(value, tuple) and not is_named_tuple(value):
+        return f'({_joined(parts)}{"," if len(parts) == 1 else ""})'
+    return f'{name}({_joined(parts)})'
+
+
+def _joined(parts: Iterable[object]) -> str:
+    return ', '.join(map(str, parts))
 
 
 def _lines(row: Sequence[str]) -> list[tuple[str, ...]]:

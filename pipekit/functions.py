@@ -53,7 +53,7 @@ def takes_rng(func: Function) -> bool:
     if isinstance(func, SampleFunction):
         return func.takes_rng
     parameter = _parameters(func).get('rng')
-    return parameter is not None and parameter.kind is not parameter.POSITIONAL_ONLY
+    return parameter is not None and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
 
 
 def may_take_rng(func: Function) -> bool:
@@ -84,7 +84,7 @@ def unpack_args(func: Function) -> SampleFunction:
     >>> unpack_args(lambda image, label: label)({'image': 1, 'label': 2})
     2
     """
-    function('func', func)
+    _function('func', func)
     return SampleFunction(unpacking(func), func)
 
 
@@ -135,7 +135,7 @@ def apply_at(index_or_key: Any, func: Function) -> SampleFunction:
     >>> apply_at('label', str)({'image': 1, 'label': 2})
     {'image': 1, 'label': '2'}
     """
-    function('func', func)
+    _function('func', func)
     call = _passing_rng(func)
 
     def body(sample: Any, **rng: np.random.Generator) -> Any:
@@ -158,7 +158,7 @@ def multiply(func: Function) -> SampleFunction:
     >>> multiply(len)({'image': 'ab', 'label': 'c'})
     {'image': 2, 'label': 1}
     """
-    function('func', func)
+    _function('func', func)
     call = _passing_rng(func)
 
     def body(sample: Any, **rng: np.random.Generator) -> Any:
@@ -182,8 +182,10 @@ def zip_apply(*funcs: Function) -> SampleFunction:
     >>> zip_apply(abs, str)((-1, 2))
     (1, '2')
     """
+    if not funcs:
+        raise TypeError('zip_apply needs at least one function, one for each field')
     for func in funcs:
-        function('each of funcs', func)
+        _function('each of funcs', func)
     calls = [_passing_rng(func) for func in funcs]
 
     def body(sample: Any, **rng: np.random.Generator) -> Any:
@@ -208,7 +210,7 @@ def random_apply(p: float, func: Function) -> SampleFunction:
     (array([[1, 2]]), array([[2, 1]]))
     """
     p = fraction('p', p)
-    function('func', func)
+    _function('func', func)
     call = _passing_rng(func)
 
     def body(sample: Any, rng: np.random.Generator) -> Any:
@@ -227,7 +229,7 @@ def sample_args(func: Function, /, *samplers: Function, **named_samplers: Functi
         A function of a sample and of the arguments.
     *samplers, **named_samplers
         Functions of a numpy ``Generator``, each returning a value for an argument. ``operator.methodcaller`` makes
-        them from the names of the generator's methods.
+        them from the names of the generator's methods. Those with names draw in the order of their names.
 
     Examples
     --------
@@ -236,17 +238,24 @@ def sample_args(func: Function, /, *samplers: Function, **named_samplers: Functi
     >>> add_noise(1.0, rng=np.random.default_rng(0)).round(3)
     np.float64(1.013)
     """
-    function('func', func)
+    _function('func', func)
     for name, sampler in [*enumerate(samplers), *named_samplers.items()]:
         function(f'sampler {name}', sampler, 'a function of a numpy Generator')
-    is_random = takes_rng(func)
+    by_name = sorted(named_samplers.items())  # equal calls draw alike, and the order of keywords makes no other call
+    is_random = takes_rng(func) and 'rng' not in named_samplers
 
     def body(sample: Any, rng: np.random.Generator) -> Any:
         args = [sampler(rng) for sampler in samplers]
-        kwargs = {name: sampler(rng) for name, sampler in named_samplers.items()}
+        kwargs = {name: sampler(rng) for name, sampler in by_name}
         return func(sample, *args, **kwargs, **({'rng': rng} if is_random else {}))
 
     return SampleFunction(body, is_random=True)
+
+
+def _function(name: str, func: Any) -> None:
+    function(name, func, 'a function of a sample')
+    if isinstance(func, Description) and not isinstance(func, SampleFunction):
+        raise TypeError(f'{name} must be a function of a sample, got the stage {func!r}; put it into the pipeline')
 
 
 def _passing_rng(func: Function) -> Function:
@@ -273,10 +282,10 @@ def _names_and_values(sample: Any, owner: str) -> tuple[list[Any], list[Any]]:
 
 
 def _number_of_field(names: list[Any], index_or_key: Any, sample: Any) -> int:
-    if index_or_key in names:
-        return names.index(index_or_key)
     by_index = isinstance(sample, tuple | list) and isinstance(index_or_key, int | np.integer)
     if by_index and -len(names) <= index_or_key < len(names):
         return int(index_or_key)
+    if not by_index and index_or_key in names:
+        return names.index(index_or_key)
     error = IndexError if by_index else KeyError
     raise error(f'apply_at({code(index_or_key)}, ...) finds no such field in {structure(sample)}')

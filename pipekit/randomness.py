@@ -6,9 +6,9 @@ pipekit's own draws use ``Generator.random`` and raw bits alone: numpy may chang
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from functools import cache
+from sys import getrefcount
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -77,8 +77,8 @@ class Generators:
     def at(self, cursor: Cursor) -> np.random.Generator:
         """The generator of a cursor.
 
-        It is the one that was returned for the last cursor, set anew, unless somebody still holds that one: setting
-        the state costs a tenth of making a generator.
+        It is the one that was returned for the last cursor, set anew, unless somebody still holds that one, or its bit
+        generator: setting the state costs a tenth of making a generator.
 
         Examples
         --------
@@ -87,7 +87,7 @@ class Generators:
         >>> kept is generators.at(2)
         False
         """
-        if sys.getrefcount(self._generator) != self._unshared:
+        if getrefcount(self._generator) != self._unshared or getrefcount(self._bit_generator) != self._unshared_bits:
             self._renew()
         # The lowest word is left to the generator, which counts its draws there.
         self._state['state']['counter'] = (
@@ -99,17 +99,28 @@ class Generators:
     def _renew(self) -> None:
         # Unlike np.random.default_rng's, a generator made so refuses to spawn: children would depend on how many calls
         # there were before. numpy.random is named here, and not above, because numpy loads it on first use only.
-        self._bit_generator = np.random.Philox(_seed_sequence())
+        self._bit_generator = np.random.Philox(_no_entropy())  # type: ignore[arg-type]
         self._generator = np.random.Generator(self._bit_generator)
-        self._unshared = sys.getrefcount(self._generator)
+        self._unshared = getrefcount(self._generator)
+        self._unshared_bits = getrefcount(self._bit_generator)
+
+
+class NoEntropy:
+    """A seed sequence for a generator whose state is set by hand.
+
+    Examples
+    --------
+    >>> NoEntropy().generate_state(2)
+    array([0, 0], dtype=uint32)
+    """
+
+    def generate_state(self, n_words: int, dtype: npt.DTypeLike = np.uint32) -> npt.NDArray[Any]:
+        return np.zeros(n_words, dtype)
 
 
 @cache
-def _seed_sequence() -> Any:
-    class NoEntropy(np.random.bit_generator.ISeedSequence):
-        def generate_state(self, n_words: int, dtype: npt.DTypeLike = np.uint32) -> npt.NDArray[Any]:
-            return np.zeros(n_words, dtype)
-
+def _no_entropy() -> NoEntropy:
+    np.random.bit_generator.ISeedSequence.register(NoEntropy)
     return NoEntropy()
 
 
@@ -130,7 +141,8 @@ def random_order(n: int, generator: np.random.Generator, weights: npt.NDArray[np
     [0, 1, 2, 3, 4]
     """
     draws = generator.random(n)
-    return np.argsort(draws if weights is None else -np.log1p(-draws) / weights, kind='stable')
+    with np.errstate(over='ignore'):  # a weight may be next to zero
+        return np.argsort(draws if weights is None else -np.log1p(-draws) / weights, kind='stable')
 
 
 def permutation(n: int, generator: np.random.Generator) -> Callable[[Indices], Indices]:

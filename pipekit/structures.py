@@ -22,19 +22,31 @@ def fields_of(value: object) -> list[tuple[Name, Any]] | None:
     True
     """
     if isinstance(value, tuple):
-        names: Sequence[Name] = value._fields if is_named_tuple(value) else range(len(value))  # type: ignore[attr-defined]
-        return list(zip(names, value, strict=True))
+        return list(zip(value._fields if is_named_tuple(value) else range(len(value)), value, strict=True))  # type: ignore[attr-defined]
     if isinstance(value, Mapping):
         return list(value.items())
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value) if field.init]
+    if has_fields(type(value)):
+        names = [field.name for field in dataclasses.fields(value)]  # type: ignore[arg-type]
+        return [(name, getattr(value, name)) for name in names if hasattr(value, name)]
     return None
+
+
+def has_fields(kind: type) -> bool:
+    """Whether the values of a type have fields.
+
+    Examples
+    --------
+    >>> has_fields(dict), has_fields(list)
+    (True, False)
+    """
+    return issubclass(kind, (tuple, Mapping)) or dataclasses.is_dataclass(kind)
 
 
 def with_fields(like: Any, values: Sequence[Any]) -> Any:
     """A value of the same kind with other fields, given in the order of ``fields_of``.
 
-    Mappings become dicts.
+    Mappings become dicts. A dataclass is made without its ``__init__`` and ``__post_init__``: what they check of a
+    sample need not be true of a batch, and fields that they compute have been combined like the others.
 
     Examples
     --------
@@ -42,13 +54,15 @@ def with_fields(like: Any, values: Sequence[Any]) -> Any:
     {'image': 3, 'label': 4}
     """
     if is_named_tuple(like):
-        return type(like)(*values)
+        return like._make(values)
     if isinstance(like, tuple | list):
         return type(like)(values)
     if isinstance(like, Mapping):
         return dict(zip(like, values, strict=True))
-    names = [field.name for field in dataclasses.fields(like) if field.init]
-    return dataclasses.replace(like, **dict(zip(names, values, strict=True)))
+    made = object.__new__(type(like))
+    for (name, _), value in zip(fields_of(like) or [], values, strict=True):
+        object.__setattr__(made, name, value)  # it may be frozen
+    return made
 
 
 def is_named_tuple(value: object) -> bool:
