@@ -252,12 +252,13 @@ def _function_of_pairs(steps: Sequence[NumberedStep], context: Context) -> Calla
 
         return random
 
-    plain_functions = [step.function for step, _ in steps]
+    first, *others = [step.function for step, _ in steps]
 
     def plain(pair: Pair[Any]) -> Pair[Any]:
         value, cursor = pair
         try:
-            for function in plain_functions:
+            value = first(value)
+            for function in others:
                 value = function(value)
         except StopIteration as error:
             raise RuntimeError(STRAY_STOP) from error

@@ -8,7 +8,6 @@ from typing import Any, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
-from toolz import juxt
 
 from .arguments import function, seed_or_fresh, weights_of
 from .cursors import START, Cursor, Pair, Pairs, index_of, parts_of
@@ -173,8 +172,18 @@ class _LoadedByRandomId(Source[T]):
 @described
 def _loaded_by_random_id(*loaders: Callable[[Any], Any], ids: Any, weights: Any = None, seed: Any) -> Source[Any]:
     seed = seed_or_fresh(seed)
-    load = Each(loaders[0] if len(loaders) == 1 else juxt(*loaders))
-    return _LoadedByRandomId(Pipeline(sample(ids, weights, seed=seed), [load]).open, seed=seed)
+    loaded = Pipeline(sample(ids, weights, seed=seed), [Each(_jointly(loaders))])
+    return _LoadedByRandomId(loaded.open, seed=seed)
+
+
+def _jointly(loaders: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
+    # Written out, the usual case of two takes a quarter of the time of toolz.juxt.
+    if len(loaders) == 1:
+        return loaders[0]
+    if len(loaders) == 2:
+        first, second = loaders
+        return lambda key: (first(key), second(key))
+    return lambda key: tuple([load(key) for load in loaders])
 
 
 @described
