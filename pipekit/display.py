@@ -91,7 +91,7 @@ class Table:
         import html  # here, because only notebooks need it, and it takes a while to load
 
         def row(tag: str, cells: Sequence[str]) -> str:
-            style = 'style="text-align: left; white-space: pre; font-family: monospace"'
+            style = 'style="text-align: left; white-space: pre; font-family: monospace; padding-right: 2em"'
             return '<tr>' + ''.join(f'<{tag} {style}>{html.escape(cell)}</{tag}>' for cell in cells) + '</tr>'
 
         body = ''.join(row('td', cells) for cells in self.rows)
