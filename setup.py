@@ -27,7 +27,7 @@ setup(
     install_requires=['numpy>=2.0', 'toolz>=0.12', 'more-itertools>=10'],
     extras_require={
         'examples': ['mlxtend', 'matplotlib', 'tqdm'],
-        'tests': ['pytest', 'pytest-timeout', 'hypothesis', 'nbclient', 'ipykernel'],
+        'tests': ['pytest', 'pytest-timeout', 'hypothesis', 'nbclient', 'ipykernel', 'loky', 'dask[distributed]'],
         'types': ['mypy', 'types-tqdm'],
         'lint': ['ruff'],
         'docs': ['sphinx', 'myst-nb', 'furo'],

@@ -10,6 +10,7 @@ from .pipelines import Pipeline, Stage
 from .prefetch import BatchIterator, prefetch
 from .sources import load_by_random_id, mix, sample
 from .stages import apply, combine_batches, expiration_pool, flatten, keep, repeat, shard, shuffle, take, unpack
+from .workers import threads
 
 __all__ = [
     'BatchIterator',
@@ -43,6 +44,7 @@ __all__ = [
     'shard',
     'shuffle',
     'take',
+    'threads',
     'unpack',
     'unpack_args',
     'zip_apply',

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .descriptions import Description
 from .display import code
 from .randomness import FreshSeed, fresh_seed
 
@@ -65,6 +66,22 @@ def function(name: str, value: object, expected: str = 'a function') -> None:
     """
     if not callable(value):
         raise TypeError(f'{name} must be {expected}, got {code(value)}')
+    if isinstance(value, Description) and not hasattr(value, 'takes_rng'):
+        raise TypeError(f'{name} must be {expected}, got the stage {value!r}; put it into the pipeline as it is')
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Check for True or False.
+
+    Examples
+    --------
+    >>> boolean('drop_last', 'no')
+    Traceback (most recent call last):
+    TypeError: drop_last must be True or False, got 'no'
+    """
+    if not isinstance(value, bool | np.bool):
+        raise TypeError(f'{name} must be True or False, got {code(value)}')
+    return bool(value)
 
 
 def seed_or_fresh(seed: object) -> int:
@@ -102,7 +119,7 @@ def weights_of(weights: Iterable[float], n: int, things: str) -> npt.NDArray[np.
     except (TypeError, ValueError) as error:
         raise TypeError(f'weights must be numbers, one for each of {n} {things}, got {code(weights)}') from error
     if array.shape != (n,):
-        raise ValueError(f'weights must be {n}, one for each of {n} {things}, got {code(weights)}')
+        raise ValueError(f'weights must have one number for each of {n} {things}, got {code(weights)}')
     wrong = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
     if wrong.size:
         raise ValueError(f'weights must be finite and non-negative, got {array[wrong[0]]} at {wrong[0]}')

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from .arguments import function, positive_int
 from .combiners import combine_to_arrays
 from .composition import pipeline
 from .prefetch import BatchIterator, prefetch
@@ -50,6 +51,8 @@ def make_infinite_batch_iter(
     ['B' 'A'] [98 97]
     ['B' 'C'] [98 99]
     """
+    function('combiner', combiner, 'a function of a list of samples')
+    n_iters_per_epoch = positive_int('n_iters_per_epoch', n_iters_per_epoch)
     end = prefetch(n_iters_per_epoch, buffer_size=buffer_size)
     batches: BatchIterator[Any] = pipeline(source, *transformers, combine_batches(batch_size, combiner), end)  # type: ignore[call-overload]
     return batches

@@ -6,11 +6,9 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
-from toolz import curry
-
-from .display import code
+from .display import code, is_partial
 from .functions import SampleFunction
-from .iterables import source_of
+from .iterables import source_of, takes_nothing
 from .pipelines import Foreign, Pipeline, Stage, SubPipeline
 from .prefetch import BatchIterator, Prefetch
 from .streams import Stream
@@ -196,7 +194,7 @@ def pipeline(*parts: Any) -> Any:
     first, *others = parts
     if isinstance(first, BatchIterator | Prefetch):
         raise TypeError(f'prefetch(...) is always the last part of a pipeline, got {code(first)} as the first')
-    if isinstance(first, Stage) or (_is_foreign_stage(first) and not _takes_nothing(first)):
+    if isinstance(first, Stage) or (_is_foreign_stage(first) and not takes_nothing(first, unknown=False)):
         return SubPipeline([_stage(part) for part in parts])
     source = source_of(first)
     end = others.pop() if others and isinstance(others[-1], Prefetch) else None
@@ -225,11 +223,14 @@ def _is_foreign_stage(part: Any) -> bool:
     if not callable(part) or isinstance(part, SampleFunction | Stream):
         return False
     func = part
-    while hasattr(func, 'func') and hasattr(func, 'args'):  # functools.partial, and curry of toolz
+    while is_partial(func):
         func = func.func
     if isinstance(func, type):
         return issubclass(func, Iterator)
-    if (getattr(func, '__module__', None) or '').partition('.')[0] in ('toolz', 'more_itertools'):
+    if inspect.isfunction(func) and (getattr(func, '__module__', None) or '').partition('.')[0] in (
+        'toolz',
+        'more_itertools',
+    ):
         return True
     first, *_ = [*inspect.signature(func).parameters.values(), None] if inspect.isfunction(func) else [None]
     if first is None:
@@ -241,13 +242,3 @@ def _is_foreign_stage(part: Any) -> bool:
 
 def _says_iterable(annotation: Any) -> bool:
     return any(name in str(annotation) for name in ('Iterable', 'Iterator', 'Generator'))
-
-
-def _takes_nothing(func: Callable[..., Any]) -> bool:
-    if isinstance(func, curry):  # which waits for an argument, though its signature has defaults
-        return False
-    try:
-        inspect.signature(func).bind()
-    except (TypeError, ValueError):  # a required argument, or a builtin without a signature
-        return False
-    return True

@@ -40,7 +40,9 @@ class Description:
 
     def fingerprint(self) -> list[str]:
         """The lines by which a saved state recognises this part of a pipeline."""
-        return [repr(self) + (f'{ENTROPY}{int(self.seed):x}' if isinstance(self.seed, FreshSeed) else '')]
+        # Where the work is done changes no value: a state saved with other workers is one of the same pipeline.
+        code_of_call = repr(self._call.without('workers')) if 'workers' in self._call.kwargs else repr(self)
+        return [code_of_call + (f'{ENTROPY}{int(self.seed):x}' if isinstance(self.seed, FreshSeed) else '')]
 
 
 class Call:
@@ -64,6 +66,10 @@ class Call:
         """The code of the call, of a function of this name, without seeds that nobody gave."""
         shown = {key: value for key, value in self.kwargs.items() if not isinstance(value, FreshSeed)}
         return call_code(name, self.args, shown)
+
+    def without(self, name: str) -> Call:
+        """The call without a keyword argument."""
+        return Call(self.factory, self.args, {key: value for key, value in self.kwargs.items() if key != name})
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Call):
@@ -97,8 +103,17 @@ def described(factory: F) -> F:
     @functools.wraps(factory)
     def make(*args: Any, **kwargs: Any) -> Any:
         made = factory(*args, **kwargs)
+        if not isinstance(made, Description):
+            raise TypeError(f'described is for what makes stages and sources, {code(factory)} made {code(made)}')
         if isinstance(made.seed, FreshSeed):
-            kwargs = kwargs | {'seed': made.seed}
+            bound = inspect.signature(factory).bind(*args, **kwargs)
+            if 'seed' not in bound.signature.parameters:
+                raise TypeError(f'{code(factory)} draws random numbers: give it a parameter seed, and pass that on')
+            if 'seed' in kwargs or 'seed' not in bound.arguments:
+                kwargs = kwargs | {'seed': made.seed}
+            else:  # a None given by position
+                bound.arguments['seed'] = made.seed
+                args, kwargs = bound.args, bound.kwargs
         made._call = Call(make, args, kwargs)
         return made
 

@@ -84,20 +84,24 @@ def unpack_args(func: Function) -> SampleFunction:
     >>> unpack_args(lambda image, label: label)({'image': 1, 'label': 2})
     2
     """
-    _function('func', func)
-    return SampleFunction(unpacking(func), func)
+    function('func', func, 'a function of a sample')
+    return SampleFunction(Unpacking(func), func)
 
 
-def unpacking(func: Function) -> Function:
-    """``unpack_args`` without the face: what the stage ``unpack`` calls.
+class Unpacking:
+    """``unpack_args`` without the face: what the stage ``unpack`` calls. Can be pickled where ``func`` can.
 
     Examples
     --------
-    >>> unpacking(pow)((2, 5))
+    >>> Unpacking(pow)((2, 5))
     32
     """
 
-    def call(value: Any, **rng: np.random.Generator) -> Any:
+    def __init__(self, func: Function):
+        self._func = func
+
+    def __call__(self, value: Any, **rng: np.random.Generator) -> Any:
+        func = self._func
         if isinstance(value, tuple | list):
             return func(*value, **rng)
         if isinstance(value, Mapping):
@@ -108,8 +112,6 @@ def unpacking(func: Function) -> Function:
                 f'expected a tuple, a mapping or a dataclass to unpack for {code(func)}, got {structure(value)}'
             )
         return func(**dict(fields), **rng)
-
-    return call
 
 
 @described
@@ -135,7 +137,7 @@ def apply_at(index_or_key: Any, func: Function) -> SampleFunction:
     >>> apply_at('label', str)({'image': 1, 'label': 2})
     {'image': 1, 'label': '2'}
     """
-    _function('func', func)
+    function('func', func, 'a function of a sample')
     call = _passing_rng(func)
 
     def body(sample: Any, **rng: np.random.Generator) -> Any:
@@ -158,7 +160,7 @@ def multiply(func: Function) -> SampleFunction:
     >>> multiply(len)({'image': 'ab', 'label': 'c'})
     {'image': 2, 'label': 1}
     """
-    _function('func', func)
+    function('func', func, 'a function of a sample')
     call = _passing_rng(func)
 
     def body(sample: Any, **rng: np.random.Generator) -> Any:
@@ -185,7 +187,7 @@ def zip_apply(*funcs: Function) -> SampleFunction:
     if not funcs:
         raise TypeError('zip_apply needs at least one function, one for each field')
     for func in funcs:
-        _function('each of funcs', func)
+        function('each of funcs', func, 'a function of a sample')
     calls = [_passing_rng(func) for func in funcs]
 
     def body(sample: Any, **rng: np.random.Generator) -> Any:
@@ -210,7 +212,7 @@ def random_apply(p: float, func: Function) -> SampleFunction:
     (array([[1, 2]]), array([[2, 1]]))
     """
     p = fraction('p', p)
-    _function('func', func)
+    function('func', func, 'a function of a sample')
     call = _passing_rng(func)
 
     def body(sample: Any, rng: np.random.Generator) -> Any:
@@ -238,7 +240,7 @@ def sample_args(func: Function, /, *samplers: Function, **named_samplers: Functi
     >>> add_noise(1.0, rng=np.random.default_rng(0)).round(3)
     np.float64(1.013)
     """
-    _function('func', func)
+    function('func', func, 'a function of a sample')
     for name, sampler in [*enumerate(samplers), *named_samplers.items()]:
         function(f'sampler {name}', sampler, 'a function of a numpy Generator')
     by_name = sorted(named_samplers.items())  # equal calls draw alike, and the order of keywords makes no other call
@@ -250,12 +252,6 @@ def sample_args(func: Function, /, *samplers: Function, **named_samplers: Functi
         return func(sample, *args, **kwargs, **({'rng': rng} if is_random else {}))
 
     return SampleFunction(body, is_random=True)
-
-
-def _function(name: str, func: Any) -> None:
-    function(name, func, 'a function of a sample')
-    if isinstance(func, Description) and not isinstance(func, SampleFunction):
-        raise TypeError(f'{name} must be a function of a sample, got the stage {func!r}; put it into the pipeline')
 
 
 def _passing_rng(func: Function) -> Function:

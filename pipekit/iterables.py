@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from operator import itemgetter
 from typing import Any
+
+from toolz import curry
 
 from .cursors import START, Cursor, Pairs, index_of, numbered
 from .descriptions import Call, Description
@@ -23,11 +27,13 @@ def source_of(iterable: Any) -> Stream[Any]:
     """
     if isinstance(iterable, Stream):
         return iterable
-    if isinstance(iterable, StreamIterator):
+    if isinstance(iterable, StreamIterator) and iterable.stream.reopens:
         return _continued(iterable.stream, iterable.cursor)
     if isinstance(iterable, Description):
         raise TypeError(f'expected a source, got {iterable!r}; did you mean pipeline(source, {iterable!r})?')
     source = _wrapped(iterable)
+    if isinstance(iterable, StreamIterator):  # over an iterator: it is read as it is, but its seeds count
+        source.seeds = iterable.stream.seeds
     source._call = Call(source_of, (iterable,), {})
     return source
 
@@ -49,10 +55,31 @@ def is_sequence(value: object) -> bool:
     return True
 
 
-def opened_once(source: Stream[Any]) -> str:
-    """What to say of a stream that would have to be opened again."""
+def takes_nothing(func: Callable[..., Any], unknown: bool) -> bool:
+    """Whether a function can be called without arguments; ``unknown`` of a builtin without a signature.
+
+    Examples
+    --------
+    >>> takes_nothing(lambda n=3: n, unknown=False), takes_nothing(lambda n: n, unknown=False)
+    (True, False)
+    """
+    if isinstance(func, curry):  # which waits for an argument, though its signature has defaults
+        return False
+    try:
+        signature = inspect.signature(func)
+    except (TypeError, ValueError):
+        return unknown
+    try:
+        signature.bind()
+    except TypeError:
+        return False
+    return True
+
+
+def opened_once(name: str) -> str:
+    """What to say of an iterator, or of a stream over one, that would have to be opened again."""
     return (
-        f'{source!r} is an iterator and can be opened only once; '
+        f'{name} is an iterator and can be opened only once; '
         'pass a sequence, or a function without arguments that makes a new iterator'
     )
 
@@ -65,7 +92,10 @@ def _wrapped(iterable: Any) -> Source[Any]:
     if isinstance(iterable, Iterable) and getattr(iterable, 'ndim', 1) != 0:
         return _Wrapped(lambda cursor, _: numbered(lambda: iterable, index_of(cursor, iterable)), replays=True)
     if callable(iterable) and not isinstance(iterable, type):
-        return _Wrapped(lambda cursor, _: numbered(iterable, index_of(cursor, iterable)), replays=True)
+        if not takes_nothing(iterable, unknown=True):
+            name = code(iterable)
+            raise TypeError(f'expected a source, got {name}, which takes arguments; did you mean apply({name})?')
+        return _Wrapped(partial(_open_made, iterable), replays=True)
     raise TypeError(
         f'expected a source, got {code(iterable)}; a source is a sequence, an iterable, an iterator, '
         'or a function without arguments that returns one'
@@ -82,25 +112,39 @@ def _open_sequence(sequence: Any, cursor: Cursor, context: Context) -> Pairs[Any
     return ((sequence[index], index + 1) for index in range(start, len(sequence)))
 
 
+def _open_made(make: Callable[[], Iterable[T]], cursor: Cursor, context: Context) -> Pairs[T]:
+    def made() -> Iterable[T]:
+        values = make()
+        if isinstance(values, Stream):  # which draws anew in every pass
+            return map(itemgetter(0), values.open(START, context))
+        return values
+
+    return numbered(made, index_of(cursor, make))
+
+
 def _once_only(iterator: Iterator[T]) -> Source[T]:
     unopened = [iterator]
+    name = code(iterator)
 
     def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
         if cursor != START or not unopened:
-            raise NotResumable(f'the source {opened_once(source)}')
+            raise NotResumable(f'the source {opened_once(name)}')
         values = unopened.pop()
         return numbered(lambda: values, 0)
 
-    source: Source[T] = _Wrapped(open_at, reopens=False)
-    return source
+    return _Wrapped(open_at, reopens=False)
 
 
 def _continued(stream: Stream[T], start: Cursor) -> Stream[T]:
     if start == START:
         return stream
+    if isinstance(stream.source, _Continued) and not stream.stages:  # its cursors are those of what it continues
+        stream = stream.source._call.args[0]
 
     def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
-        return stream.open(start if cursor == START else cursor, context)
+        # In a later pass the stream is another one, which has not begun.
+        in_first_pass = not any(isinstance(part, tuple) for part in context.key)
+        return stream.open(start if cursor == START and in_first_pass else cursor, context)
 
     source: Source[T] = _Continued(open_at, seeds=stream.seeds, reopens=stream.reopens)
     source._call = Call(_continued, (stream, start), {})

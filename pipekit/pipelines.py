@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial, reduce
 from itertools import chain, groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 
 from .cursors import START, Cursor, Pair, Pairs, index_of, numbered
 from .descriptions import Call, Description
 from .display import call_code, code
 from .errors import NotResumable
 from .iterables import opened_once, source_of
+from .randomness import Key
 from .streams import Context, In, In_contra, Out, Out_co, Stream, T, Upstream
+from .workers import Workers
 
 OpenStage: TypeAlias = Callable[[Upstream[In], Cursor, Context], Pairs[Out]]
 NumberedStep: TypeAlias = tuple[Any, int]  # a stage, and the how-manieth with its seed it is
@@ -57,12 +60,23 @@ class Stage(Description, Generic[In_contra, Out_co]):
         replays: bool = False,
         keeps_structure: bool = False,
     ):
-        self.open_on = open_on
-        self._call = Call(Stage, (open_on,), {})  # until a factory marked as described says better
+        self._open_on = open_on
+        options = {
+            'seed': seed,
+            'reopens_upstream': reopens_upstream,
+            'replays': replays,
+            'keeps_structure': keeps_structure,
+        }
+        given = {name: value for name, value in options.items() if value is not None and value is not False}
+        self._call = Call(Stage, (open_on,), given)  # until a factory marked as described says better
         self.seed = seed
         self.reopens_upstream = reopens_upstream
         self.replays = replays
         self.keeps_structure = keeps_structure
+
+    def open_on(self, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Out_co]:
+        """The pairs that the stage makes of those of its upstream."""
+        return self._open_on(upstream, cursor, context)
 
     @property
     def steps(self) -> tuple[Stage[Any, Any], ...]:
@@ -70,6 +84,10 @@ class Stage(Description, Generic[In_contra, Out_co]):
         return (self,)
 
     def __call__(self, iterable: Iterable[In_contra]) -> Iterator[Out_co]:
+        """An iterator of what the stage makes of an iterable.
+
+        An iterator over a pipeline is taken as the pipeline, from where it is: it stays where it is itself.
+        """
         return iter(Pipeline(source_of(iterable), (self,)))
 
 
@@ -84,14 +102,15 @@ class Passing(Stage[Any, Any]):
 class Each(Stage[In_contra, Out_co]):
     """A stage that makes one value of each: ``function(value)``, or ``function(value, rng=generator)`` with a seed.
 
-    Neighbours of this kind are run together, as one function.
+    Neighbours of this kind with the same workers are run together, as one function.
     """
 
-    def __init__(self, function: Callable[..., Out_co], *, seed: int | None = None):
-        super().__init__(self._open_alone, seed=seed)
+    def __init__(self, function: Callable[..., Out_co], *, seed: int | None = None, workers: Workers | None = None):
+        super().__init__(_open_otherwise, seed=seed)
         self.function = function
+        self.workers = workers
 
-    def _open_alone(self, upstream: Upstream[In_contra], cursor: Cursor, context: Context) -> Pairs[Out_co]:
+    def open_on(self, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Out_co]:
         return _open_each([(self, context.ordinal)], upstream, cursor, context)
 
 
@@ -100,7 +119,7 @@ class Composed(Stage[In_contra, Out_co]):
 
     def __init__(self, stages: Iterable[Stage[Any, Any]]):
         self._steps = tuple(chain.from_iterable(stage.steps for stage in stages))
-        super().__init__(_open_composed)
+        super().__init__(_open_otherwise)
 
     @property
     def steps(self) -> tuple[Stage[Any, Any], ...]:
@@ -111,9 +130,12 @@ class SubPipeline(Stage[In_contra, Out_co]):
     """A pipeline without a source. A pipeline that it is put into takes its stages one by one."""
 
     def __init__(self, stages: Sequence[Stage[Any, Any]]):
-        super().__init__(_open_composed)
+        super().__init__(_open_otherwise)
         self.stages = flat(stages)
         self._call = Call(SubPipeline, (self.stages,), {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SubPipeline, (self.stages,)
 
     def __repr__(self) -> str:
         return call_code('pipeline', self.stages, {})
@@ -123,11 +145,11 @@ class Foreign(Stage[In_contra, Out_co]):
     """Any function from an iterable to an iterator, as a stage. Its cursor is the number of values it has yielded."""
 
     def __init__(self, function: Callable[[Iterable[In_contra]], Iterable[Out_co]]):
-        super().__init__(self._open, replays=True)
+        super().__init__(_open_otherwise, replays=True)
         self.function = function
         self._call = Call(Foreign, (function,), {})
 
-    def _open(self, upstream: Upstream[In_contra], cursor: Cursor, context: Context) -> Pairs[Out_co]:
+    def open_on(self, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Out_co]:
         def made() -> Iterator[Out_co]:
             values = self.function(map(itemgetter(0), upstream(START, context)))
             if not isinstance(values, Iterable):
@@ -163,7 +185,7 @@ class Pipeline(Stream[Out_co]):
         self.reopens = source.reopens
         for stage in self._stages:
             if stage.reopens_upstream and not source.reopens:
-                raise NotResumable(f'{stage!r} opens its source again, which {opened_once(source)}')
+                raise NotResumable(f'{stage!r} opens its source again, which {opened_once(code(source))}')
 
     @property
     def source(self) -> Stream[Any]:
@@ -176,7 +198,7 @@ class Pipeline(Stream[Out_co]):
     def open(self, cursor: Cursor, context: Context) -> Pairs[Out_co]:
         met = Counter(self._source.seeds)
         upstream: Upstream[Any] = partial(_open_source, self._source)
-        for fusible, group in groupby(self._steps, lambda step: context.fused and isinstance(step, Each)):
+        for (fusible, _), group in groupby(self._steps, partial(_fusion, context)):
             steps = [(step, _ordinal(step, met)) for step in group]
             upstream = partial(_open_each, steps, upstream) if fusible else reduce(_link, steps, upstream)
         return upstream(cursor, context)
@@ -232,14 +254,55 @@ def _open_source(source: Stream[Any], cursor: Cursor, context: Context) -> Pairs
     return source.open(cursor, context._replace(ordinal=0))
 
 
+def _fusion(context: Context, step: Stage[Any, Any]) -> tuple[bool, Workers | None]:
+    return (True, step.workers) if context.fused and isinstance(step, Each) else (False, None)
+
+
 def _open_each(steps: Sequence[NumberedStep], upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+    pairs = upstream(cursor, context)
+    parts = [Part(step.function, step.seed, ordinal) for step, ordinal in steps]
+    workers = steps[0][0].workers
+    if workers is not None and context.pools is not None:
+        return context.pools.map(workers, Task(parts, context.key), pairs)
     # A map of a function of pairs, unlike a generator's loop, holds no value while its consumer works.
-    return map(_function_of_pairs(steps, context), upstream(cursor, context))
+    return map(_function_of_pairs(parts, context.key), pairs)
 
 
-def _function_of_pairs(steps: Sequence[NumberedStep], context: Context) -> Callable[[Pair[Any]], Pair[Any]]:
-    if any(step.seed is not None for step, _ in steps):
-        functions = [_with_cursor(step, context._replace(ordinal=ordinal)) for step, ordinal in steps]
+class Part(NamedTuple):
+    """What is to be done to a value: a function, and what its generators are keyed by if it is random."""
+
+    function: Callable[..., Any]
+    seed: int | None
+    ordinal: int
+
+
+class Task:
+    """A function of a pair that may be called in any thread, and be pickled where its parts may.
+
+    Examples
+    --------
+    >>> Task([Part(abs, None, 0)], key=())((-3, 1))
+    (3, 1)
+    """
+
+    def __init__(self, parts: Sequence[Part], key: Key):
+        self._parts = parts
+        self._key = key
+        self._local = threading.local()  # a generator serves one thread
+
+    def __call__(self, pair: Pair[Any]) -> Pair[Any]:
+        if not hasattr(self._local, 'function'):
+            self._local.function = _function_of_pairs(self._parts, self._key)
+        result: Pair[Any] = self._local.function(pair)
+        return result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Task, (self._parts, self._key)
+
+
+def _function_of_pairs(parts: Sequence[Part], key: Key) -> Callable[[Pair[Any]], Pair[Any]]:
+    if any(part.seed is not None for part in parts):
+        functions = [_with_cursor(part, Context(key, part.ordinal)) for part in parts]
 
         def random(pair: Pair[Any]) -> Pair[Any]:
             value, cursor = pair
@@ -252,7 +315,7 @@ def _function_of_pairs(steps: Sequence[NumberedStep], context: Context) -> Calla
 
         return random
 
-    first, *others = [step.function for step, _ in steps]
+    first, *others = [part.function for part in parts]
 
     def plain(pair: Pair[Any]) -> Pair[Any]:
         value, cursor = pair
@@ -267,16 +330,16 @@ def _function_of_pairs(steps: Sequence[NumberedStep], context: Context) -> Calla
     return plain
 
 
-def _with_cursor(step: Each[Any, Any], context: Context) -> Callable[[Any, Cursor], Any]:
-    function = step.function
-    if step.seed is None:
+def _with_cursor(part: Part, context: Context) -> Callable[[Any, Cursor], Any]:
+    function = part.function
+    if part.seed is None:
         return lambda value, cursor: function(value)
-    generators = context.generators(step.seed)
+    generators = context.generators(part.seed)
     return lambda value, cursor: function(value, rng=generators.at(cursor))
 
 
-def _open_composed(upstream: Any, cursor: Cursor, context: Context) -> Any:
-    raise TypeError('a composed stage is opened step by step, by the pipeline that it is in')
+def _open_otherwise(upstream: Any, cursor: Cursor, context: Context) -> Any:
+    raise TypeError('this stage is opened by a method of its own, or step by step, by the pipeline that it is in')
 
 
 def _watching(watch: Callable[[Pair[Any]], Pair[Any]]) -> Stage[Any, Any]:

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
-from itertools import zip_longest
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice, repeat, starmap, zip_longest
+from math import inf
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 from warnings import warn
 
 from .arguments import positive_int
 from .cursors import START, Cursor, cursor_of, parts_of
 from .descriptions import ENTROPY, Description, described
 from .display import Table, call_code, code
-from .errors import Closed, Exhausted, StateMismatch
+from .errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
 from .streams import Context, Stream, passes
+from .workers import Pools
 
 T = TypeVar('T')
 
 STATE_VERSION = 1
 PATIENCE = 2.0  # seconds that closing waits for a user's function to return
 
-# What the thread hands over besides batches, told apart from them by identity.
-BATCH, END_OF_PASS, END, ERROR, CLOSED = (object() for _ in range(5))
-Item: TypeAlias = 'tuple[object, Any, Cursor]'
+# The thread hands over batches with their cursors. In place of a cursor may be one of these.
+END, END_OF_PASS, ERROR = (object() for _ in range(3))
+Item: TypeAlias = 'tuple[Any, Any]'
 
 
 class Prefetch(Description):
@@ -64,14 +68,6 @@ def prefetch(batches_per_epoch: int | None = None, *, buffer_size: int = 3) -> P
     return Prefetch(batches_per_epoch, positive_int('buffer_size', buffer_size))
 
 
-class _Position(NamedTuple):
-    """Where a ``BatchIterator`` is: all that a state has to say."""
-
-    cursor: Cursor  # of the last batch handed over
-    delivered: int  # batches handed over in all
-    in_epoch: int | None  # batches handed over in this epoch; None between epochs
-
-
 class BatchIterator(Generic[T]):
     """Batches from a background thread, epoch by epoch. Made by ``pipeline(..., prefetch(...))``.
 
@@ -101,23 +97,22 @@ class BatchIterator(Generic[T]):
         self.pipeline = pipeline
         self._end = end
         self._per_epoch = end.batches_per_epoch
-        self._position = _Position(START, 0, None)
-        self._resumes_epoch = False
-        self._closed = False
+        self._position: tuple[Cursor, int] = START, 0  # the last batch handed over: its cursor, and the how-manieth
+        self._current_epoch: Callable[[], _Epoch[T] | None] = _no_epoch
+        self._resumes_after: int | None = None  # batches of the epoch that a loaded state was taken in
         self._feed: _Feed | None = None
-        self._lock = threading.RLock()
-        self._epochs = 0
-        self._epoch: weakref.ref[_Epoch[T]] | None = None
+        self._closed = False
+        self._forked = False  # whether the thread is in the parent process
+        self._lock = threading.RLock()  # for the above; nobody waits while holding it
+        self._turn = threading.RLock()  # for the one consumer that waits for a batch
 
     def __iter__(self) -> Iterator[T]:
         self._opened()
-        delivered = (self._position.in_epoch or 0) if self._resumes_epoch else 0
-        self._position = self._position._replace(in_epoch=delivered)
-        self._epochs += 1
-        epoch = _Epoch(self, self._epochs, resumed=self._resumes_epoch and delivered > 0)
-        self._epoch = weakref.ref(epoch)
-        self._resumes_epoch = False
-        return epoch
+        with self._lock:
+            epoch = _Epoch(self, self._position[1] - (self._resumes_after or 0))
+            self._current_epoch = weakref.ref(epoch)
+            self._resumes_after = None
+            return epoch
 
     def __len__(self) -> int:
         if self._per_epoch is None:
@@ -149,8 +144,10 @@ class BatchIterator(Generic[T]):
         Traceback (most recent call last):
         pipekit.errors.Closed: the batches are closed; `with batches:` opens them again from where they were
         """
-        self._closed = True
-        if not self._stop_feed(PATIENCE):
+        with self._lock:
+            self._closed, self._forked = True, False
+            feed = self._stop_feed()
+        if feed is not None and not feed.ends_within(PATIENCE):
             message = f'closed while a function in {self!r} runs; the prefetch thread ends when that returns'
             warn(message, RuntimeWarning, stacklevel=2)
 
@@ -173,10 +170,11 @@ class BatchIterator(Generic[T]):
         ['a', 'b']
         >>> batches.close()
         """
-        cursor, delivered, in_epoch = self._position
-        if self._epoch is None or self._epoch() is None:
-            # The loop was left; but before the first one, a loaded state is still that of its epoch.
-            in_epoch = in_epoch if self._resumes_epoch else None
+        with self._lock:
+            cursor, delivered = self._position
+            epoch = self._current_epoch()
+            # Before the first loop, a loaded state is still that of its epoch.
+            in_epoch = self._resumes_after if epoch is None or epoch.over else delivered - epoch.before
         return {
             'version': STATE_VERSION,
             'cursor': _as_lists(cursor),
@@ -199,16 +197,14 @@ class BatchIterator(Generic[T]):
         NotResumable
             If the pipeline's source is an iterator.
         """
-        position = _checked(state, self.state_dict(), self)
-        if self.pipeline.reopens:
-            in_passes = self._per_epoch is None
-            number, before = parts_of(position.cursor, [int, None], self) if in_passes else (0, position.cursor)
-            self.pipeline.open(before, Context().in_pass(number))  # checks the cursor, here rather than in the thread
-        self._stop_feed(PATIENCE)
-        self._position = position
-        self._resumes_epoch = True
-        self._epochs += 1
-        self._epoch = None
+        delivered, in_epoch = _checked(state, self.state_dict())
+        cursor = self._checked_cursor(state['cursor'])
+        with self._lock:
+            feed = self._stop_feed()
+            self._position, self._resumes_after = (cursor, delivered), in_epoch
+            self._current_epoch, self._forked = _no_epoch, False
+        if feed is not None:
+            feed.ends_within(PATIENCE)
 
     def describe(self) -> Table:
         """``describe()`` of the pipeline."""
@@ -224,111 +220,173 @@ class BatchIterator(Generic[T]):
         raise TypeError('a BatchIterator has a thread and cannot be pickled; pickle its pipeline and its state_dict()')
 
     def _next(self, epoch: _Epoch[T]) -> T:
-        if self._feed is not None and self._feed.pid != os.getpid():
-            raise Closed('the prefetch thread stayed in the parent process; close() these batches and open them again')
-        with self._lock:
-            if epoch.over:
-                raise StopIteration
-            if epoch.number != self._epochs:
-                raise Closed('this epoch has ended, because another one was begun on the same batches')
+        with self._turn:
             while True:
-                _, delivered, in_epoch = self._position
-                assert in_epoch is not None
-                if in_epoch == self._per_epoch:
-                    self._end_epoch(epoch)
-                mark, value, after = self._opened().get()
-                if mark is BATCH:
-                    self._position = _Position(after, delivered + 1, in_epoch + 1)
-                    batch: T = value
-                    return batch
-                if mark is CLOSED:
-                    raise Closed('the batches were closed while one was waited for')
-                if mark is ERROR:
-                    epoch.over = True
-                    self._stop_feed()
-                    try:
-                        raise value
-                    finally:
-                        del value
-                if mark is END_OF_PASS:
-                    self._position = _Position(after, delivered, in_epoch)
-                    if not (in_epoch or epoch.resumed):
+                feed = self._feed_for(epoch)
+                feed.wait_for_first()
+                with self._lock:
+                    if feed.stopped or self._current_epoch() is not epoch or not feed.first:
+                        continue  # something came between: _feed_for tells what
+                    value, cursor = feed.first[0]
+                    if cursor is END or cursor is END_OF_PASS or cursor is ERROR:
+                        self._heed_mark(epoch, feed)
                         continue
-                if mark is END and not (in_epoch or epoch.resumed):
-                    self._stop_feed()
-                    raise Exhausted(f'the source ended after {delivered} batches; add repeat() to start it again')
-                self._end_epoch(epoch)
+                    # No call since the look at `first`: a signal handler would come there, and take this batch too. Nor
+                    # between these two: a Ctrl-C would come there, and this batch a second time.
+                    self._position = cursor, self._position[1] + 1
+                    feed.first.clear()
+                feed.tell_of_room()
+                batch: T = value
+                return batch
 
-    def _end_epoch(self, epoch: _Epoch[T]) -> NoReturn:
-        epoch.over = True
-        self._position = self._position._replace(in_epoch=None)
-        raise StopIteration
+    def _feed_for(self, epoch: _Epoch[T]) -> _Feed:
+        if epoch.over:
+            raise StopIteration
+        if self._current_epoch() is not epoch:
+            raise Closed('this epoch has ended, because another one was begun on the same batches, or a state loaded')
+        if self._position[1] - epoch.before == self._per_epoch:
+            raise StopIteration
+        feed = self._feed
+        return self._opened() if feed is None or feed.stopped else feed
+
+    def _heed_mark(self, epoch: _Epoch[T], feed: _Feed) -> None:
+        value, mark = feed.first[0]
+        _, delivered = self._position
+        if mark is ERROR:
+            epoch.over = True
+            feed.first.clear()
+            self._stop_feed()  # the next epoch opens it again at the position: the error may have been a passing one
+            raise value.pop()  # popped: were it still in reach of its own traceback, it would stay in memory
+        if mark is END_OF_PASS:
+            self._position = value, delivered
+            feed.first.clear()
+        if delivered > epoch.before:
+            raise StopIteration
+        if mark is END:
+            remedy = 'a pass over it gives none' if self._per_epoch is None else 'add repeat() to start it again'
+            raise Exhausted(f'the source ended after {delivered} batches; {remedy}')
+
+    def _checked_cursor(self, saved: Any) -> Cursor:
+        try:
+            cursor = cursor_of(saved)
+            if not self.pipeline.reopens and cursor != START:
+                raise NotResumable(
+                    f'the source {self.pipeline.source!r} is an iterator and cannot go on from a state; '
+                    'pass a sequence, or a function without arguments that makes a new iterator'
+                )
+            if self.pipeline.reopens:
+                in_passes = self._per_epoch is None
+                number, before = parts_of(cursor, [int, None], self) if in_passes else (0, cursor)
+                self.pipeline.open(before, Context().in_pass(number))  # checks it, here rather than in the thread
+        except ValueError as error:
+            raise StateMismatch(f'the state is damaged: {error}') from error
+        return cursor
 
     def _opened(self) -> _Feed:
         with self._lock:
             if self._closed:
                 raise Closed('the batches are closed; `with batches:` opens them again from where they were')
-            if self._feed is None:
-                feed = self._feed = _Feed(self._end.buffer_size)
-                self._finalizer = weakref.finalize(self, feed.stop)
-                self._finalizer.atexit = False  # _stop_all waits for the threads, which this does not
-                feed.start(self.pipeline, self._position.cursor, in_passes=self._per_epoch is None)
-            return self._feed
+            if self._forked:
+                raise Closed('the thread stayed in the parent process; close() these batches and open them again')
+            if self._feed is not None and not self._feed.stopped:
+                return self._feed
+            self._stop_feed()
+            return self._open()
 
-    def _stop_feed(self, patience: float = 0.0) -> bool:
+    def _open(self) -> _Feed:
+        _started.add(self)
+        position = self._position
+        open_at = _items_in_passes if self._per_epoch is None else _items
+        pools = Pools()
+        items = open_at(self.pipeline, position[0], Context(pools=pools))
+        feed = _Feed(self, items, pools, self._end.buffer_size)
+        try:
+            self._feed = feed
+            feed.start()
+            if self._closed or self._position is not position:
+                feed.stop()  # a signal handler was here
+        except BaseException:
+            feed.stop()
+            raise
+        return feed
+
+    def _stop_feed(self) -> _Feed | None:
         feed = self._feed
-        if feed is None:
-            return True
-        stopped = feed.stop(patience)
-        if feed.pid != os.getpid():
-            self._lock = threading.RLock()  # the parent process may have held the other one when it forked
-        with self._lock:  # whoever waits for a batch has been woken, and leaves
-            self._finalizer.detach()
+        if feed is not None:
+            feed.stop()
             self._feed = None
-        return stopped
+        return feed
+
+    def _leave_thread_in_parent(self) -> None:
+        # Other threads of the parent may have held the locks when it forked.
+        self._lock, self._turn = threading.RLock(), threading.RLock()
+        self._forked = self._feed is not None
+        if self._feed is not None:
+            self._feed.stopped = True
 
 
 class _Epoch(Iterator[T]):
-    def __init__(self, batches: BatchIterator[T], number: int, resumed: bool):
+    def __init__(self, batches: BatchIterator[T], before: int):
         self._batches = batches
-        self.number = number
-        self.resumed = resumed
+        self.before = before  # batches handed over before this epoch
         self.over = False
 
     def __next__(self) -> T:
-        return self._batches._next(self)
+        try:
+            return self._batches._next(self)
+        except PipekitError:
+            raise
+        except BaseException:  # an epoch is over after an error, as a generator is
+            self.over = True
+            raise
+
+
+def _no_epoch() -> None:
+    return None
 
 
 class _Feed:
-    # What the thread and its consumers share. Were it to refer to the BatchIterator, that would never be collected.
-    def __init__(self, buffer_size: int):
-        self.pid = os.getpid()
+    # The thread, and what it shares with the consumers. Were it to refer to the BatchIterator, that would never be
+    # collected. Every wait here ends although Ctrl-C, a signal handler or a finalizer came between any two lines.
+    def __init__(self, owner: object, items: Iterator[Item], pools: Pools, buffer_size: int):
+        self.stopped = False
+        self.first: deque[Item] = deque()  # the item to hand over next, if it has been waited for
+        self._pools = pools
         self._items: SimpleQueue[Item] = SimpleQueue()
+        self._arriving = starmap(self._items.get, repeat(()))
+        self._buffer_size = buffer_size
+        self._full = False
         self._room: SimpleQueue[None] = SimpleQueue()
-        self._stopped = False
-        for _ in range(buffer_size):
-            self._room.put(None)
-
-    def start(self, stream: Stream[Any], cursor: Cursor, in_passes: bool) -> None:
-        items = (_items_in_passes if in_passes else _items)(stream, cursor)
         self._thread = threading.Thread(target=self._fill, args=(items,), name='pipekit-prefetch', daemon=True)
+        self._owner: weakref.ref[Any] | None = weakref.ref(owner, lambda _: self.stop())  # stops a forgotten one
+
+    def start(self) -> None:
         _running.add(self)
         self._thread.start()
 
-    def get(self) -> Item:
-        item = self._items.get()
-        if self._stopped:
-            self._items.put((CLOSED, None, START))  # for the next one who waits
-            return CLOSED, None, START
-        self._room.put(None)
-        return item
+    def wait_for_first(self) -> None:
+        while not self.first and not self.stopped:
+            self.tell_of_room()  # again: when the last item was taken, Ctrl-C may have come before this
+            # From queue to queue in one call into C: Ctrl-C comes before or after it, and never loses an item.
+            self.first.extend(islice(self._arriving, 1))
 
-    def stop(self, patience: float = 0.0) -> bool:
-        self._stopped = True
+    def tell_of_room(self) -> None:
+        if self._full:
+            self._room.put(None)
+
+    def stop(self) -> None:
+        self.stopped = True
         self._room.put(None)
-        self._items.put((CLOSED, None, START))
-        if self._thread is not threading.current_thread() and patience:
+        self._items.put((None, END))
+        self._owner = None  # which led back here: what is in the buffer need not wait for the garbage collector
+
+    def ends_within(self, patience: float) -> bool:
+        if self._thread is threading.current_thread():
+            return True
+        if self._thread.is_alive():
+            self._pools.cancel()
             self._thread.join(patience)
+            _running.discard(self)  # so that the exit does not wait for it again
         return not self._thread.is_alive()
 
     def _fill(self, items: Iterator[Item]) -> None:
@@ -339,31 +397,35 @@ class _Feed:
         except StopIteration:
             pass
         except BaseException as error:
-            self._items.put((ERROR, error, START))
+            self._items.put(([error], ERROR))
+        finally:
+            self._pools.close()
 
     def _has_room(self) -> bool:
-        self._room.get()
-        return not self._stopped
+        while not self.stopped:
+            if self._items.qsize() + len(self.first) < self._buffer_size:
+                self._full = False
+                return True
+            if self._full:
+                self._room.get()
+            self._full = True  # and look again: a consumer that made room either has been seen, or sees this
+        return False
 
 
-def _items(stream: Stream[Any], cursor: Cursor) -> Iterator[Item]:
-    yield from map(_item, stream.open(cursor, Context()))
-    yield END, None, START
+def _items(stream: Stream[Any], cursor: Cursor, context: Context) -> Iterator[Item]:
+    yield from stream.open(cursor, context)
+    yield None, END
 
 
-def _items_in_passes(stream: Stream[Any], cursor: Cursor) -> Iterator[Item]:
+def _items_in_passes(stream: Stream[Any], cursor: Cursor, context: Context) -> Iterator[Item]:
     first, before = parts_of(cursor, [int, None], stream)
-    for next_pass, pairs in enumerate(passes(stream.open, first, before, Context()), first + 1):
-        yield from map(_item, pairs)
-        yield END_OF_PASS, None, (next_pass, START)
-    yield END, None, START
+    for next_pass, pairs in enumerate(passes(stream.open, first, before, context), first + 1):
+        yield from pairs
+        yield (next_pass, START), END_OF_PASS
+    yield None, END
 
 
-def _item(pair: tuple[Any, Cursor]) -> Item:
-    return BATCH, *pair
-
-
-def _checked(state: Mapping[str, Any], own: Mapping[str, Any], owner: object) -> _Position:
+def _checked(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[int, int | None]:
     if not isinstance(state, Mapping) or state.keys() != own.keys():
         raise StateMismatch(f'expected what state_dict() returned, with the keys {list(own)}, got {code(state)}')
     for key in ('version', 'batches_per_epoch'):
@@ -371,14 +433,27 @@ def _checked(state: Mapping[str, Any], own: Mapping[str, Any], owner: object) ->
             raise StateMismatch(
                 f'the state was saved with {key}={code(state[key])}, these batches have {code(own[key])}'
             )
-    theirs, ours = state['pipeline'], own['pipeline']
-    for number, (saved, present) in enumerate(zip_longest(theirs, ours)):
+    lines, per_epoch = state['pipeline'], own['batches_per_epoch']
+    if not isinstance(lines, list):
+        raise _damaged('pipeline', lines)
+    for number, (saved, present) in enumerate(zip_longest(map(str, lines), own['pipeline'])):
         if saved != present:
             raise StateMismatch(_difference(number, saved, present))
-    position = _Position(cursor_of(state['cursor']), state['delivered'], state['in_epoch'])
-    if not all(type(part) is int and part >= 0 for part in (position.delivered, position.in_epoch or 0)):
-        raise StateMismatch(f'expected counts of batches in the state, got {code(state)}')
-    return position
+    delivered = _count(state, 'delivered', inf)
+    if state['in_epoch'] is None:
+        return delivered, None
+    return delivered, _count(state, 'in_epoch', delivered if per_epoch is None else min(delivered, per_epoch))
+
+
+def _count(state: Mapping[str, Any], key: str, most: float) -> int:
+    count = state[key]
+    if type(count) is not int or not 0 <= count <= most:
+        raise _damaged(key, count)
+    return count
+
+
+def _damaged(key: str, value: object) -> StateMismatch:
+    return StateMismatch(f'the state is damaged: {key} is {code(value)}')
 
 
 def _difference(number: int, saved: str | None, present: str | None) -> str:
@@ -395,6 +470,16 @@ def _as_lists(cursor: Cursor) -> Any:
 
 
 _running: weakref.WeakSet[_Feed] = weakref.WeakSet()
+_started: weakref.WeakSet[BatchIterator[Any]] = weakref.WeakSet()
+
+
+def _leave_threads_in_parent() -> None:
+    for batches in list(_started):
+        batches._leave_thread_in_parent()
+
+
+if sys.platform != 'win32':
+    os.register_at_fork(after_in_child=_leave_threads_in_parent)
 
 
 @atexit.register
@@ -402,7 +487,10 @@ def _stop_all() -> None:
     # The threads are daemons, which the interpreter does not wait for: one of them may be in a function that never
     # returns. The others are given the time to end in order.
     deadline = time.monotonic() + PATIENCE
-    for feed in list(_running):
+    for batches in list(_started):
+        batches._closed = True
+    feeds = list(_running)
+    for feed in feeds:
         feed.stop()
-    for feed in list(_running):
-        feed.stop(max(0.0, deadline - time.monotonic()))
+    for feed in feeds:
+        feed.ends_within(max(0.0, deadline - time.monotonic()))

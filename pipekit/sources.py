@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, count, islice
 from typing import Any, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from .arguments import function, seed_or_fresh, weights_of
+from .arguments import boolean, function, seed_or_fresh, weights_of
 from .cursors import START, Cursor, Pair, Pairs, index_of, parts_of
 from .descriptions import described
 from .display import code
@@ -86,19 +87,19 @@ def sample(
     n = len(sequence)
     if n == 0:
         raise ValueError(f'sample needs a sequence with at least one element, got {code(sequence)}')
-    if not isinstance(replace, bool | np.bool):
-        raise TypeError(f'replace must be True or False, got {code(replace)}')
     checked = None if weights is None else weights_of(weights, n, 'elements')
     seed = seed_or_fresh(seed)
-    indices = _with_replacement if replace else _without_replacement
+    if boolean('replace', replace):
+        indices = partial(_with_replacement, n, _shares(checked))
+    else:
+        indices = partial(_without_replacement, n, checked)
 
     def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
-        start = index_of(cursor, source)
-        drawn = indices(n, checked, context.generators(seed), start)
+        start = index_of(cursor, sample)
+        drawn = indices(context.generators(seed), start)
         return ((sequence[index], number) for number, index in enumerate(drawn, start + 1))
 
-    source: Source[T] = Source(open_at, seed=seed)
-    return source
+    return Source(open_at, seed=seed)
 
 
 @overload
@@ -160,6 +161,8 @@ def load_by_random_id(
         raise TypeError('load_by_random_id needs at least one loader, a function of an id')
     for loader in loaders:
         function('each loader', loader, 'a function of an id')
+    if not is_sequence(ids) or len(ids) == 0:
+        raise TypeError(f'ids must be a sequence with at least one element, got {code(ids)}')
     options = {} if weights is None else {'weights': weights}
     return iter(_loaded_by_random_id(*loaders, ids=ids, **options, seed=seed))
 
@@ -211,58 +214,60 @@ def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int
     if not sources:
         raise TypeError('mix needs at least one source')
     streams: list[Stream[T]] = [source_of(source) for source in sources]
-    checked = None if weights is None else weights_of(weights, len(streams), 'sources')
+    shares = _shares(None if weights is None else weights_of(weights, len(streams), 'sources'))
     seed = seed_or_fresh(seed)
 
     def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
-        draws, cursors = parts_of(cursor, [int, tuple], mixed)
+        draws, cursors = parts_of(cursor, [int, tuple], mix)
         cursors = list(cursors or [START] * len(streams))
         if len(cursors) != len(streams):
-            raise ValueError(f'the cursor {cursor!r} is not one of {mixed!r}, which has {len(streams)} sources')
+            raise ValueError(f'the cursor {cursor!r} is not one of mix, which has {len(streams)} sources')
         opened = [stream.open(cursors[k], context.in_branch(k)) for k, stream in enumerate(streams)]
 
         def draw(number: int, branch: int) -> Pair[T]:
             value, cursors[branch] = next(opened[branch])  # its end is the end of the map below
             return value, (number, tuple(cursors))
 
-        choices = _with_replacement(len(streams), checked, context.generators(seed), draws)
+        choices = _with_replacement(len(streams), shares, context.generators(seed), draws)
         return _ending_for_good(map(draw, count(draws + 1), choices))
 
-    mixed: Source[T] = Source(open_at, seed=seed, branches=streams, reopens=all(stream.reopens for stream in streams))
-    return mixed
+    return Source(open_at, seed=seed, branches=streams, reopens=all(stream.reopens for stream in streams))
 
 
 def _ending_for_good(iterator: Iterator[T]) -> Iterator[T]:
     yield from iterator  # a map whose function has raised StopIteration would go on when asked again
 
 
-def _with_replacement(n: int, weights: Weights | None, generators: Generators, done: int) -> Iterator[int]:
+def _shares(weights: Weights | None) -> Weights | None:
+    if weights is None:
+        return None
+    sums: Weights = np.cumsum(weights)
+    shares: Weights = sums / sums[-1]  # by the last one, and not by a sum made otherwise: it must come out as 1
+    return shares
+
+
+def _with_replacement(n: int, shares: Weights | None, generators: Generators, done: int) -> Iterator[int]:
     block, skip = divmod(done, BLOCK)
 
     def drawn(number: int) -> list[int]:
         draws = generators.at(number).random(BLOCK)
-        indices = (draws * n).astype(np.int64) if weights is None else _weighted(draws, weights)
-        listed: list[int] = indices.tolist()
-        return listed
+        found = (draws * n).astype(np.int64) if shares is None else np.searchsorted(shares, draws, side='right')
+        indices: list[int] = found.tolist()
+        return indices
 
     return islice(chain.from_iterable(map(drawn, count(block))), skip, None)
 
 
-def _weighted(draws: npt.NDArray[np.float64], weights: Weights) -> Indices:
-    shares = np.cumsum(weights)
-    found = np.searchsorted(shares / shares[-1], draws, side='right')
-    return found.astype(np.int64)
-
-
 def _without_replacement(n: int, weights: Weights | None, generators: Generators, done: int) -> Iterator[int]:
-    positive = np.empty(0, np.int64) if weights is None else np.flatnonzero(weights)
-    length = n if weights is None else len(positive)
+    allowed = None if weights is None else np.flatnonzero(weights)
+    length = n if allowed is None else len(allowed)
     number, position = divmod(done, length)
 
     def ordered(number: int) -> Callable[[Indices], Indices]:
-        if weights is None:
+        if allowed is None:
             return permutation(n, generators.at(number))
-        return positive[random_order(len(positive), generators.at(number), weights[positive])].__getitem__
+        assert weights is not None
+        return allowed[random_order(length, generators.at(number), weights[allowed])].__getitem__
 
     def blocks() -> Iterator[list[int]]:
         start = position

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
 
 from more_itertools import chunked
 
-from .arguments import function, natural_number, positive_int, seed_or_fresh
+from .arguments import boolean, function, natural_number, positive_int, seed_or_fresh
 from .combiners import Array, combine_to_arrays
 from .cursors import START, Cursor, Pair, Pairs, counted, index_of, numbered, parts_of
 from .descriptions import described
 from .display import code, structure
-from .functions import may_take_rng, takes_rng, unpacking
+from .functions import Unpacking, may_take_rng, takes_rng
 from .pipelines import STRAY_STOP, Composed, Each, Passing, Stage
 from .randomness import Generators, random_order
 from .streams import Context, Upstream, passes
+from .workers import Workers, checked_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     import numpy as np
 
@@ -48,11 +49,13 @@ class RandomFunction(Protocol[Sample_contra, Out_co]):
 
 
 @overload
-def apply(func: Callable[[In], Out], *, seed: int | None = ...) -> Stage[In, Out]: ...
+def apply(func: Callable[[In], Out], *, seed: int | None = ..., workers: Workers | None = ...) -> Stage[In, Out]: ...
 @overload
-def apply(func: RandomFunction[In, Out], *, seed: int | None = ...) -> Stage[In, Out]: ...
+def apply(
+    func: RandomFunction[In, Out], *, seed: int | None = ..., workers: Workers | None = ...
+) -> Stage[In, Out]: ...
 @described
-def apply(func: Callable[..., Any], *, seed: int | None = None) -> Stage[Any, Any]:
+def apply(func: Callable[..., Any], *, seed: int | None = None, workers: Workers | None = None) -> Stage[Any, Any]:
     """Apply a function to each sample.
 
     Parameters
@@ -62,11 +65,14 @@ def apply(func: Callable[..., Any], *, seed: int | None = None) -> Stage[Any, An
         sample, which depends on nothing but the seed and the sample's place in the stream.
     seed
         A non-negative int, for a random function. Without one, fresh entropy is drawn once, here.
+    workers
+        Where ``prefetch`` has the function run: ``threads(n)``, or any executor, which is used through ``submit`` alone
+        and left running. It changes no value, no order and no cursor.
 
     Raises
     ------
     TypeError
-        If ``func`` is no function, or a seed is given for one that does not take ``rng``.
+        If ``func`` is no function, or a seed is given for one that does not take ``rng``, or ``workers`` are none.
 
     Examples
     --------
@@ -77,11 +83,11 @@ def apply(func: Callable[..., Any], *, seed: int | None = None) -> Stage[Any, An
     >>> list(apply(jitter, seed=0)([100, 200]))
     [104, 203]
     """
-    return Each(func, seed=_seed_for('apply', func, seed))
+    return Each(func, seed=_seed_for('apply', func, seed), workers=checked_workers(workers))
 
 
 @described
-def unpack(func: Callable[..., Out], *, seed: int | None = None) -> Stage[Any, Out]:
+def unpack(func: Callable[..., Out], *, seed: int | None = None, workers: Workers | None = None) -> Stage[Any, Out]:
     """Apply a function to the fields of each sample.
 
     Those of a tuple are passed by position, those of a mapping or a dataclass by name. Otherwise as ``apply``.
@@ -94,7 +100,7 @@ def unpack(func: Callable[..., Out], *, seed: int | None = None) -> Stage[Any, O
     [0]
     """
     seed = _seed_for('unpack', func, seed)
-    return Each(unpacking(func), seed=seed)
+    return Each(Unpacking(func), seed=seed, workers=checked_workers(workers))
 
 
 @described
@@ -106,7 +112,11 @@ def keep(predicate: Callable[[Any], object]) -> Passing:
     >>> list(keep(str.isupper)('aBcD'))
     ['B', 'D']
     """
-    function('predicate', predicate)
+    function('predicate', predicate, 'a function of a sample')
+    if takes_rng(predicate):
+        raise TypeError(
+            f'predicate cannot be random, got {code(predicate)}, which takes rng; draw in an apply before it'
+        )
 
     def is_kept(pair: Pair[Any]) -> bool:
         try:
@@ -143,9 +153,9 @@ def flatten() -> Flattening:
 
     def parts(pairs: Pairs[Any], before: Cursor, done: int) -> Pairs[Any]:
         for value, after in pairs:
-            iterator = islice(_iterator_over(value), done, None)
+            remaining = partial(_parts_of, [value])
             del value
-            yield from map(_with_cursor_in(before), iterator, count(done + 1))
+            yield from map(partial(_located, before), numbered(remaining, done))
             before, done = after, 0
 
     stage = Flattening(open_on)
@@ -168,6 +178,7 @@ def shuffle(window: int, *, seed: int | None = None) -> Passing:
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
         start, done = parts_of(cursor, [None, int], stage)
+        index_of(done, stage, window)
         return shuffled(upstream(start, context), start, done, context.generators(seed))
 
     def shuffled(pairs: Pairs[Any], start: Cursor, done: int, generators: Generators) -> Pairs[Any]:
@@ -197,6 +208,7 @@ def take(n: int) -> Passing:
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
         taken, before = parts_of(cursor, [int, None], stage)
+        index_of(taken, stage, n)
         return map(counted, range(taken + 1, n + 1), upstream(before, context))
 
     stage = Passing(open_on, keeps_structure=True)
@@ -224,7 +236,7 @@ def repeat(times: int | None = None) -> Passing:
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
         number, before = parts_of(cursor, [int, None], stage)
-        left = None if times is None else max(0, times - number)
+        left = None if times is None else times - index_of(number, stage, times)
         return chain.from_iterable(islice(passes(upstream, number, before, context), left))
 
     stage = Passing(open_on, reopens_upstream=True, keeps_structure=True)
@@ -255,6 +267,7 @@ def shard(rank: int, world_size: int, *, drop_last: bool = False) -> Passing:
     rank = natural_number('rank', rank)
     if rank >= world_size:
         raise ValueError(f'rank must be less than world_size, got rank {rank} of {world_size}')
+    drop_last = boolean('drop_last', drop_last)
 
     def is_full(chunk: list[Pair[Any]]) -> bool:
         return len(chunk) == world_size
@@ -357,12 +370,18 @@ class Listing(Protocol):
 
 
 @overload
-def combine_batches(batch_size: BatchSize, *, drop_last: bool = ...) -> Stacking: ...
+def combine_batches(batch_size: BatchSize, *, drop_last: bool = ..., workers: Workers | None = ...) -> Stacking: ...
 @overload
-def combine_batches(batch_size: BatchSize, combine: type[list[Any]], *, drop_last: bool = ...) -> Listing: ...  # type: ignore[overload-overlap]
+def combine_batches(  # type: ignore[overload-overlap]
+    batch_size: BatchSize, combine: type[list[Any]], *, drop_last: bool = ..., workers: Workers | None = ...
+) -> Listing: ...
 @overload
 def combine_batches(
-    batch_size: BatchSize, combine: Callable[[Sequence[In]], Out], *, drop_last: bool = ...
+    batch_size: BatchSize,
+    combine: Callable[[Sequence[In]], Out],
+    *,
+    drop_last: bool = ...,
+    workers: Workers | None = ...,
 ) -> Stage[In, Out]: ...
 @described
 def combine_batches(
@@ -370,6 +389,7 @@ def combine_batches(
     combine: Callable[[Sequence[Any]], Any] = combine_to_arrays,
     *,
     drop_last: bool = False,
+    workers: Workers | None = None,
 ) -> Any:
     """Combine samples into batches.
 
@@ -381,7 +401,9 @@ def combine_batches(
     combine
         A function of the list of samples that returns the batch.
     drop_last
-        Whether to drop the last batch, if the stream ends before it is full.
+        Whether to drop the last batch if the stream ends before it is full; with a function, whether to drop it.
+    workers
+        Where ``combine`` runs, as for ``apply``.
 
     Raises
     ------
@@ -400,7 +422,11 @@ def combine_batches(
     [[1, 2, 2], [4], [9], [1]]
     """
     function('combine', combine, 'a function of a list of samples')
+    if takes_rng(combine):
+        raise TypeError(f'combine cannot be random, got {code(combine)}, which takes rng; draw in an apply after it')
+    drop_last = boolean('drop_last', drop_last)
     if callable(batch_size):
+        function('batch_size', batch_size, 'a positive int or a function should_add(chunk, sample)')
         chunks = partial(_adaptive_chunks, should_add=batch_size)
     else:
         size = positive_int('batch_size', batch_size, 'a positive int or a function')
@@ -409,7 +435,7 @@ def combine_batches(
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[list[Any]]:
         return chunks(upstream(cursor, context), drop_last=drop_last)
 
-    return Composed([Stage(open_on), Each(combine)])
+    return Composed([Stage(open_on), Each(combine, workers=checked_workers(workers))])
 
 
 def _chunks(pairs: Pairs[Any], size: int, drop_last: bool) -> Pairs[list[Any]]:
@@ -440,21 +466,24 @@ def _adaptive_chunks(
 
 def _seed_for(owner: str, func: Callable[..., Any], seed: int | None) -> int | None:
     function('func', func, 'a function of a sample')
-    if isinstance(func, Stage):
-        raise TypeError(
-            f'{owner} needs a function of a sample, got the stage {func!r}; put it into the pipeline as it is'
-        )
     if seed is not None and not may_take_rng(func):
         raise TypeError(f'{owner} was given seed={code(seed)} for {code(func)}, which takes no argument rng')
     return seed_or_fresh(seed) if seed is not None or takes_rng(func) else None
 
 
-def _iterator_over(value: Any) -> Iterator[Any]:
-    try:
-        return iter(value)
-    except TypeError as error:
-        raise TypeError(f'flatten needs samples to iterate over, got {structure(value)}') from error
+def _parts_of(holder: list[Any]) -> Iterator[Any]:
+    value = holder.pop()
+    if isinstance(value, list | tuple):  # whose iterator would keep the parts that have been handed on
+        return _popped(list(reversed(value)))
+    if not isinstance(value, Iterable) and not hasattr(value, '__getitem__'):
+        raise TypeError(f'flatten needs samples to iterate over, got {structure(value)}')
+    return iter(value)
 
 
-def _with_cursor_in(before: Cursor) -> Callable[[Any, int], Pair[Any]]:
-    return lambda part, number: (part, (before, number))
+def _popped(values: list[Any]) -> Iterator[Any]:
+    while values:
+        yield values.pop()
+
+
+def _located(before: Cursor, pair: Pair[Any]) -> Pair[Any]:
+    return pair[0], (before, pair[1])

@@ -16,6 +16,7 @@ from .cursors import START, Cursor, Pair, Pairs, counted, cursor_of
 from .descriptions import Description
 from .display import Table, code, structure
 from .randomness import Generators, Key
+from .workers import Pools
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -40,16 +41,20 @@ class Context(NamedTuple):
 
     ``key`` tells apart what would otherwise draw alike: the pass of a repeated stream and the branch of a mix.
     ``ordinal`` is the how-manieth stage with its seed a stage is. ``fused`` says whether neighbouring stages may be run
-    together; values and cursors are the same if they are not.
+    together; values and cursors are the same if they are not. ``pools`` is what the workers of the
+    stages run in; without it, everything runs in the calling thread.
     """
 
     key: Key = ()
     ordinal: int = 0
     fused: bool = True
+    pools: Pools | None = None
 
     def in_pass(self, number: int) -> Context:
         """The context of a pass; the first one is that of a stream that is not repeated."""
-        return self._replace(key=(*self.key, (number,))) if number else self
+        # Only leading zeros are left out, as of a numeral: of nested passes, (1, 0) and (0, 1) must not share a key.
+        in_later_pass = bool(self.key) and isinstance(self.key[-1], tuple)
+        return self._replace(key=(*self.key, (number,))) if number or in_later_pass else self
 
     def in_branch(self, number: int) -> Context:
         """The context of one of several sources."""
@@ -159,6 +164,8 @@ class Stream(ABC, Generic[Out_co]):
 class StreamIterator(Iterator[Out_co]):
     """The values of a stream. ``cursor`` is that of the last value handed over: where the stream goes on from.
 
+    After an error it goes on from there too, making again what was half done.
+
     Examples
     --------
     >>> from pipekit import pipeline
@@ -175,8 +182,22 @@ class StreamIterator(Iterator[Out_co]):
         self._next = stream.open(cursor, Context()).__next__
 
     def __next__(self) -> Out_co:
-        value, self.cursor = self._next()
+        try:
+            value, self.cursor = self._next()
+        except StopIteration:
+            raise
+        except BaseException:  # what was half done is made again: the next call goes on after the cursor
+            self._next = self._reopened
+            raise
         return value
+
+    def resume(self, cursor: Cursor) -> StreamIterator[Out_co]:
+        """``resume`` of the stream."""
+        return self.stream.resume(cursor)
+
+    def _reopened(self) -> tuple[Out_co, Cursor]:
+        self._next = self.stream.open(self.cursor, Context()).__next__
+        return self._next()
 
     def __repr__(self) -> str:
         return f'iter({self.stream!r})' if self.cursor == START else f'({self.stream!r}).resume({self.cursor!r})'

@@ -24,6 +24,10 @@ from .iterables import source_of
 from .pipelines import Pipeline
 from .stages import take
 from .streams import Context, Source, Stream
+from .workers import Pools
+
+INLINE = Context()
+ONE_BY_ONE = Context(fused=False)
 
 Iterates: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]
 
@@ -38,9 +42,9 @@ def check_stage(
 ) -> None:
     """Hold a stage to the laws, on a source.
 
-    The laws: it is re-iterable (1), resumable at every cursor after a trip through JSON (2), lazy (4), associative (5),
-    transparent to errors (6), clean (7), it holds no value that its consumer has let go of (9), and gives the same
-    whether or not it is run as one with its neighbours (10).
+    The laws: it is re-iterable (1), resumable at every cursor after a trip through JSON (2), indifferent to where its
+    workers are (3), lazy (4), associative (5), transparent to errors (6), clean (7), it holds no value that its
+    consumer has let go of (9), and gives the same whether or not it is run as one with its neighbours (10).
 
     Parameters
     ----------
@@ -79,14 +83,15 @@ def check_stage(
     stream = source_of(source)
     if not stream.reopens:
         raise TypeError(f'check_stage needs a source that can be opened again, got the iterator {code(source)}')
-    gc.collect()
-    open_before = _open_things()
     whole = pipeline(stream, stage)
     if not isinstance(whole, Pipeline):
         raise TypeError(f'check_stage needs a stage, got {code(stage)}')
     name = code(stage)
     pairs = _pairs(whole, limit)
     _compare(pairs, _pairs(whole, limit), 1, f're-iterable: {name}', 'when iterated again')
+    _check_indifferent(whole, pairs, limit, name)
+    gc.collect()
+    open_before = _open_things()
     _check_resumable(whole, pairs, limit, name)
     if fresh_process:
         _check_resumable_elsewhere(whole, pairs, limit, name)
@@ -95,12 +100,21 @@ def check_stage(
     _check_transparent(stream, stage, pairs, reads, name)
     if callable(source):
         _check_not_held(whole, limit, name)
-    apart = islice(whole.open(START, Context(fused=False)), limit)
-    _compare(pairs, list(apart), 10, f'fusion is invisible: {name}', 'when its parts are run one by one')
+    apart = _pairs(whole, limit, context=ONE_BY_ONE)
+    _compare(pairs, apart, 10, f'fusion is invisible: {name}', 'when its parts are run one by one')
     del whole, pairs, apart
     gc.collect()
     left = _open_things() - open_before
-    _require(not left, 7, f'clean: {code(stage)} left {sorted(left)}')
+    _require(not left, 7, f'clean: {name} left {sorted(left)}')
+
+
+def _check_indifferent(whole: Stream[Any], pairs: list[Any], limit: int, name: str) -> None:
+    pools = Pools()
+    try:
+        worked = _pairs(whole, limit, context=Context(pools=pools))
+    finally:
+        pools.close()
+    _compare(pairs, worked, 3, f'indifferent to workers: {name}', 'when run in its workers')
 
 
 def _check_resumable(whole: Stream[Any], pairs: list[Any], limit: int, name: str) -> None:
@@ -212,8 +226,8 @@ def _watched(stream: Stream[Any], on_read: Callable[[], object]) -> Stream[Any]:
     return source
 
 
-def _pairs(stream: Stream[Any], n: int, cursor: Cursor = START) -> list[Any]:
-    return list(islice(stream.open(cursor, Context()), n))
+def _pairs(stream: Stream[Any], n: int, cursor: Cursor = START, context: Context = INLINE) -> list[Any]:
+    return list(islice(stream.open(cursor, context), n))
 
 
 def _compare(expected: list[Any], got: list[Any], law: int, what: str, where: str, first: int = 0) -> None:

@@ -107,9 +107,9 @@ def test_weights_whose_sum_is_too_large_for_a_float_are_weights():
 @pytest.mark.parametrize(
     ('weights', 'error', 'message'),
     [
-        ([1], ValueError, r'weights must be 2, one for each of 2 sources, got \[1\]'),
-        ([1, 2, 3], ValueError, 'weights must be 2, one for each of 2 sources'),
-        ([[1, 2], [3, 4]], ValueError, 'weights must be 2, one for each of 2 sources'),
+        ([1], ValueError, r'weights must have one number for each of 2 sources, got \[1\]'),
+        ([1, 2, 3], ValueError, 'weights must have one number for each of 2 sources'),
+        ([[1, 2], [3, 4]], ValueError, 'weights must have one number for each of 2 sources'),
         ([1, -2], ValueError, 'weights must be finite and non-negative, got -2.0 at 1'),
         ([math.nan, 1], ValueError, 'weights must be finite and non-negative, got nan at 0'),
         ([1, math.inf], ValueError, 'weights must be finite and non-negative, got inf at 1'),

@@ -1,6 +1,7 @@
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import accumulate
+from unittest.mock import Mock
 
 import more_itertools
 import numpy as np
@@ -112,6 +113,9 @@ def test_a_function_from_an_iterable_to_an_iterator_is_a_stage_anywhere(stage, v
         (lambda: pipeline(pipeline([1], prefetch(2)), take(1)), 'is always the last part'),
         (lambda: pipeline([1], 5), 'expected a stage, got 5'),
         (lambda: pipeline(5, take(1)), 'expected a source, got 5'),
+        (lambda: pipeline(load, take(1)), r'expected a source, got load, which takes arguments; did you mean apply'),
+        (lambda: pipeline([1], Mock()), 'expected a stage, got'),
+        (lambda: pipeline([1], toolz.compose(abs, len)), r'did you mean apply\(abs_of_len'),
         (lambda: pipeline([1], None), 'expected a stage, got None'),
         (lambda: take(2)(take(3)), 'expected a source, got take'),
     ],

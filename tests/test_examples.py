@@ -123,3 +123,15 @@ def test_an_image_without_a_label_is_an_error(tmp_path):
     (tmp_path / 'train-labels-idx1-ubyte').write_bytes(idx(np.zeros(2)))
     with pytest.raises(ValueError, match='expected a label for each image, got 3 images and 2 labels'):
         MNIST(tmp_path)
+
+
+def test_a_dask_cluster_gives_the_same_batches(tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / 'dask_cluster.py'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.count('equal: True') == 5

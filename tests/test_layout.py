@@ -18,6 +18,7 @@ ROOMS = [
     'randomness',
     'descriptions',
     'arguments',
+    'workers',
     'streams',
     'iterables',
     'pipelines',

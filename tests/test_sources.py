@@ -122,7 +122,11 @@ def test_a_pipeline_goes_on_where_a_loading_iterator_is():
         (lambda: sample(5), TypeError, 'sample needs a sequence, something with len and .*, got 5'),
         (lambda: sample({'a': 1}), TypeError, "sample needs a sequence, something with len and .*, got {'a': 1}"),
         (lambda: sample(iter('abc')), TypeError, 'sample needs a sequence'),
-        (lambda: sample('abc', [1, 2]), ValueError, r'weights must be 3, one for each of 3 elements, got \[1, 2\]'),
+        (
+            lambda: sample('abc', [1, 2]),
+            ValueError,
+            r'weights must have one number for each of 3 elements, got \[1, 2\]',
+        ),
         (lambda: sample('abc', [1, -2, 1]), ValueError, 'finite and non-negative, got -2.0 at 1'),
         (lambda: sample('abc', [1, float('nan'), 1]), ValueError, 'finite and non-negative, got nan at 1'),
         (lambda: sample('abc', [1, float('inf'), 1]), ValueError, 'finite and non-negative, got inf at 1'),
@@ -134,8 +138,18 @@ def test_a_pipeline_goes_on_where_a_loading_iterator_is():
         (lambda: sample('abc', seed=1.5), ValueError, 'seed must be a non-negative int or None, got 1.5'),
         (mix, TypeError, 'mix needs at least one source'),
         (lambda: mix([1], 5), TypeError, 'expected a source, got 5'),
-        (lambda: mix([1], [2], weights=[1]), ValueError, 'weights must be 2, one for each of 2 sources'),
+        (lambda: mix([1], [2], weights=[1]), ValueError, 'weights must have one number for each of 2 sources'),
         (lambda: load_by_random_id(ids='abc'), TypeError, 'at least one loader'),
+        (
+            lambda: load_by_random_id(abs, ids=[]),
+            TypeError,
+            r'ids must be a sequence .*, got \[\]',
+        ),
+        (
+            lambda: mix(len, [1]),
+            TypeError,
+            r'got len, which takes arguments; did you mean apply\(len\)',
+        ),
         (
             lambda: load_by_random_id('load', ids='abc'),
             TypeError,

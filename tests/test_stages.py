@@ -211,7 +211,7 @@ def test_a_stray_stop_iteration_does_not_end_the_data_silently(stage):
     ('make', 'error', 'message'),
     [
         (lambda: apply(5), TypeError, 'func must be a function of a sample, got 5'),
-        (lambda: apply(take(2)), TypeError, r'apply needs a function of a sample, got the stage take\(2\)'),
+        (lambda: apply(take(2)), TypeError, r'func must be a function of a sample, got the stage take\(2\)'),
         (
             lambda: apply(subtract, seed=0),
             TypeError,
@@ -219,7 +219,17 @@ def test_a_stray_stop_iteration_does_not_end_the_data_silently(stage):
         ),
         (lambda: apply(draw, seed='a'), TypeError, "seed must be a non-negative int or None, got 'a'"),
         (lambda: unpack(None), TypeError, 'func must be a function of a sample, got None'),
-        (lambda: keep([1]), TypeError, r'predicate must be a function, got \[1\]'),
+        (lambda: keep([1]), TypeError, r'predicate must be a function of a sample, got \[1\]'),
+        (lambda: keep(take(2)), TypeError, r'predicate must be a function of a sample, got the stage take\(2\)'),
+        (lambda: keep(draw), TypeError, 'predicate cannot be random, got draw, which takes rng'),
+        (lambda: combine_batches(2, draw), TypeError, 'combine cannot be random, got draw, which takes rng'),
+        (
+            lambda: combine_batches(2, take(2)),
+            TypeError,
+            'combine must be a function of a list of samples, got the stage',
+        ),
+        (lambda: combine_batches(2, drop_last='no'), TypeError, "drop_last must be True or False, got 'no'"),
+        (lambda: shard(0, 2, drop_last=None), TypeError, 'drop_last must be True or False, got None'),
         (lambda: shuffle(0), ValueError, 'window must be a positive int, got 0'),
         (lambda: shuffle(2.5), ValueError, 'window must be a positive int, got 2.5'),
         (lambda: take(-1), ValueError, 'n must be a non-negative int, got -1'),

@@ -1,5 +1,7 @@
+import gc
 import json
 import pickle
+import weakref
 from itertools import islice
 
 import numpy as np
@@ -129,6 +131,58 @@ def test_an_iterator_is_a_source_for_one_iteration():
         iter(numbers)
 
 
+def test_stages_are_called_one_on_another_over_an_iterator():
+    assert list(take(2)(apply(abs)(iter([-1, -2, -3])))) == [1, 2]
+    assert list(pipeline(apply(abs)(iter([-1, -2, -3])), take(2))) == [1, 2]
+
+
+def test_a_continued_stream_is_whole_in_its_later_passes():
+    values = iter(pipeline([1, 2, 3]))
+    next(values)
+    assert list(pipeline(values, repeat(2))) == [2, 3, 1, 2, 3]
+
+
+def test_a_stream_may_be_continued_any_number_of_times():
+    values = iter(pipeline(range(3000)))
+    for _ in range(2000):
+        next(values)
+        values = iter(pipeline(values))
+    assert next(values) == 2000
+
+
+def test_after_an_error_an_iterator_goes_on_from_its_cursor():
+    broken = [OSError()]
+
+    def load(number):
+        if number == 4 and broken:
+            raise broken.pop()
+        return number
+
+    values = iter(pipeline(range(9), apply(load), combine_batches(3, list)))
+    assert next(values) == [0, 1, 2]
+    with pytest.raises(OSError):  # noqa: PT011
+        next(values)
+    assert list(values) == [[3, 4, 5], [6, 7, 8]]
+
+
+def test_a_source_made_by_a_function_draws_anew_in_every_pass():
+    orders = list(pipeline(lambda: pipeline(range(9), shuffle(9, seed=0)), repeat(3), combine_batches(9, tuple)))
+    assert len(set(orders)) == 3
+
+
+@pytest.mark.parametrize('make', [sample, mix, pipeline, lambda data: load_by_random_id(abs, ids=data).stream])
+def test_a_pipeline_that_is_dropped_lets_go_of_its_data_at_once(make):
+    data = np.zeros(3)
+    alive = weakref.ref(data)
+    stream = pipeline(make(data), apply(data.__getitem__), unpack(data.sum), take(2))
+    gc.disable()
+    try:
+        del data, stream
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
 def test_an_iterator_cannot_be_opened_in_its_middle():
     with pytest.raises(NotResumable):
         pipeline(iter([1, 2, 3])).resume(2)
@@ -165,6 +219,9 @@ def test_nothing_is_opened_by_a_description():
         (pipeline('abc', take(2)), (1, (1, 1))),
         (pipeline('abc', flatten()), (1, (0, 0))),
         (pipeline('abc', shuffle(2)), 2),
+        (pipeline('abc', shuffle(2)), (0, 9)),
+        (pipeline('abc', take(2)), (3, 1)),
+        (pipeline('abc', repeat(2)), (3, 1)),
         (pipeline('abc', repeat()), (0, 4)),
         (mix('ab', 'cd'), (1, (1,))),
         (mix('ab', 'cd'), (1, 1)),

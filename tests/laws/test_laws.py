@@ -90,6 +90,7 @@ CASES = {
     'unpack, random': Case(unpack(jitter_fields, seed=0), 1),
     'keep': Case(keep(is_kept), 2),
     'flatten': Case(pipeline(apply(halves), flatten()), 2),
+    'flatten, of lists': Case(pipeline(combine_batches(3, list), flatten()), 3),
     'shuffle': Case(shuffle(4, seed=0), 4),
     'take': Case(take(5), 1),
     'take nothing': Case(take(0), 0),
@@ -122,7 +123,8 @@ def test_a_stage_obeys_the_laws(name):
 
 def test_every_public_stage_and_sample_function_is_tried():
     makers = {name for name, value in vars(pipekit).items() if isinstance(value, FunctionType)}
-    elsewhere = {'described', 'pipeline', 'prefetch', 'sample', 'mix', 'load_by_random_id', 'make_infinite_batch_iter'}
+    elsewhere = {'described', 'threads'}
+    elsewhere |= {'pipeline', 'prefetch', 'sample', 'mix', 'load_by_random_id', 'make_infinite_batch_iter'}
     combiners = {name for name in makers if name.startswith('combine_to') or name == 'combine_pad'}
     assert makers - elsewhere - combiners <= {name.partition(',')[0] for name in CASES}
 

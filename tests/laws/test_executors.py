@@ -1,0 +1,83 @@
+"""Law 3, in other processes: the executors of the standard library, of loky and of dask change nothing."""
+
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import loky
+import numpy as np
+import pytest
+from dask.distributed import Client, LocalCluster
+
+from pipekit import apply, combine_batches, pipeline, prefetch, shuffle, unpack
+from pipekit.testing import check_stage
+
+
+def load(number):
+    return np.full(3, number), number
+
+
+def jitter(image, label, rng):
+    return image + rng.random(3), label
+
+
+def is_broken(number):
+    raise OSError(number, 'broken')
+
+
+def steps(workers):
+    return pipeline(
+        apply(load, workers=workers),
+        shuffle(3, seed=0),
+        unpack(jitter, seed=0, workers=workers),
+        unpack(jitter, seed=0, workers=workers),
+        combine_batches(4, workers=workers),
+    )
+
+
+@pytest.fixture(scope='module')
+def spawned():
+    with ProcessPoolExecutor(2, mp_context=get_context('spawn')) as executor:
+        yield executor
+
+
+@pytest.fixture(scope='module')
+def of_loky():
+    executor = loky.ProcessPoolExecutor(2)
+    yield executor
+    executor.shutdown()
+
+
+@pytest.fixture(scope='module')
+def of_dask():
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        yield client.get_executor(pure=False)
+
+
+@pytest.fixture(params=['spawned', 'of_loky', 'of_dask'])
+def executor(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_an_executor_of_processes_changes_nothing(executor):
+    check_stage(steps(executor), range(25), limit=5)
+    expected = list(pipeline(range(25), steps(None)))
+    with pipeline(range(25), steps(executor), prefetch()) as batches:
+        for (images, labels), (expected_images, expected_labels) in zip(batches, expected, strict=True):
+            assert np.array_equal(images, expected_images)
+            assert np.array_equal(labels, expected_labels)
+
+
+def test_an_error_comes_with_its_type_and_attributes(executor):
+    with (
+        pipeline(range(5), apply(is_broken, workers=executor), prefetch()) as batches,
+        pytest.raises(OSError, match='broken') as caught,
+    ):
+        list(batches)
+    assert caught.value.errno == 0
+
+
+@pytest.mark.parametrize('name', ['of_loky', 'of_dask'])
+def test_closures_travel_where_the_executor_pickles_them(name, request):
+    executor, shift = request.getfixturevalue(name), 5
+    with pipeline(range(5), apply(lambda x: x + shift, workers=executor), prefetch()) as batches:
+        assert list(batches) == [5, 6, 7, 8, 9]
