@@ -8,7 +8,6 @@ from dask.distributed import Client, LocalCluster
 
 from pipekit import BatchIterator, apply, combine_batches, pipeline, prefetch, sample, unpack
 
-
 Image = npt.NDArray[np.float32]
 
 

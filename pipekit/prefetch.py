@@ -8,31 +8,24 @@ import sys
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice, repeat, starmap, zip_longest
-from math import inf
-from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 from warnings import warn
 
 from .arguments import positive_int
 from .cursors import START, Cursor, cursor_of, parts_of
-from .descriptions import ENTROPY, Description, described
-from .display import Table, call_code, code
+from .descriptions import Description, described
+from .display import Table, call_code
 from .errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
-from .streams import Context, Stream, passes
+from .feed import END, END_OF_PASS, ERROR, Feed, items_in_passes, items_one_after_another, running
+from .states import STATE_VERSION, as_lists, checked_counts
+from .streams import Context, Stream
 from .workers import Pools
 
 T = TypeVar('T')
 
-STATE_VERSION = 1
 PATIENCE = 2.0  # seconds that closing waits for a user's function to return
-
-# The thread hands over batches with their cursors. In place of a cursor may be one of these.
-END, END_OF_PASS, ERROR = (object() for _ in range(3))
-Item: TypeAlias = 'tuple[Any, Any]'
 
 
 class Prefetch(Description):
@@ -100,7 +93,7 @@ class BatchIterator(Generic[T]):
         self._position: tuple[Cursor, int] = START, 0  # the last batch handed over: its cursor, and the how-manieth
         self._current_epoch: Callable[[], _Epoch[T] | None] = _no_epoch
         self._resumes_after: int | None = None  # batches of the epoch that a loaded state was taken in
-        self._feed: _Feed | None = None
+        self._feed: Feed | None = None
         self._closed = False
         self._forked = False  # whether the thread is in the parent process
         self._lock = threading.RLock()  # for the above; nobody waits while holding it
@@ -118,6 +111,9 @@ class BatchIterator(Generic[T]):
         if self._per_epoch is None:
             raise TypeError('an epoch here is one pass over the source; give prefetch batches_per_epoch for a length')
         return self._per_epoch
+
+    def __bool__(self) -> bool:
+        return True  # where there is no length, too
 
     def __enter__(self) -> BatchIterator[T]:
         self._closed = False
@@ -177,7 +173,7 @@ class BatchIterator(Generic[T]):
             in_epoch = self._resumes_after if epoch is None or epoch.over else delivered - epoch.before
         return {
             'version': STATE_VERSION,
-            'cursor': _as_lists(cursor),
+            'cursor': as_lists(cursor),
             'delivered': delivered,
             'in_epoch': in_epoch,
             'batches_per_epoch': self._per_epoch,
@@ -197,7 +193,7 @@ class BatchIterator(Generic[T]):
         NotResumable
             If the pipeline's source is an iterator.
         """
-        delivered, in_epoch = _checked(state, self.state_dict())
+        delivered, in_epoch = checked_counts(state, self.state_dict())
         cursor = self._checked_cursor(state['cursor'])
         with self._lock:
             feed = self._stop_feed()
@@ -239,7 +235,7 @@ class BatchIterator(Generic[T]):
                 batch: T = value
                 return batch
 
-    def _feed_for(self, epoch: _Epoch[T]) -> _Feed:
+    def _feed_for(self, epoch: _Epoch[T]) -> Feed:
         if epoch.over:
             raise StopIteration
         if self._current_epoch() is not epoch:
@@ -249,7 +245,7 @@ class BatchIterator(Generic[T]):
         feed = self._feed
         return self._opened() if feed is None or feed.stopped else feed
 
-    def _heed_mark(self, epoch: _Epoch[T], feed: _Feed) -> None:
+    def _heed_mark(self, epoch: _Epoch[T], feed: Feed) -> None:
         value, mark = feed.first[0]
         _, delivered = self._position
         if mark is ERROR:
@@ -282,7 +278,7 @@ class BatchIterator(Generic[T]):
             raise StateMismatch(f'the state is damaged: {error}') from error
         return cursor
 
-    def _opened(self) -> _Feed:
+    def _opened(self) -> Feed:
         with self._lock:
             if self._closed:
                 raise Closed('the batches are closed; `with batches:` opens them again from where they were')
@@ -293,13 +289,13 @@ class BatchIterator(Generic[T]):
             self._stop_feed()
             return self._open()
 
-    def _open(self) -> _Feed:
+    def _open(self) -> Feed:
         _started.add(self)
         position = self._position
-        open_at = _items_in_passes if self._per_epoch is None else _items
+        open_at = items_in_passes if self._per_epoch is None else items_one_after_another
         pools = Pools()
         items = open_at(self.pipeline, position[0], Context(pools=pools))
-        feed = _Feed(self, items, pools, self._end.buffer_size)
+        feed = Feed(self, items, pools, self._end.buffer_size)
         try:
             self._feed = feed
             feed.start()
@@ -310,7 +306,7 @@ class BatchIterator(Generic[T]):
             raise
         return feed
 
-    def _stop_feed(self) -> _Feed | None:
+    def _stop_feed(self) -> Feed | None:
         feed = self._feed
         if feed is not None:
             feed.stop()
@@ -345,131 +341,6 @@ def _no_epoch() -> None:
     return None
 
 
-class _Feed:
-    # The thread, and what it shares with the consumers. Were it to refer to the BatchIterator, that would never be
-    # collected. Every wait here ends although Ctrl-C, a signal handler or a finalizer came between any two lines.
-    def __init__(self, owner: object, items: Iterator[Item], pools: Pools, buffer_size: int):
-        self.stopped = False
-        self.first: deque[Item] = deque()  # the item to hand over next, if it has been waited for
-        self._pools = pools
-        self._items: SimpleQueue[Item] = SimpleQueue()
-        self._arriving = starmap(self._items.get, repeat(()))
-        self._buffer_size = buffer_size
-        self._full = False
-        self._room: SimpleQueue[None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._fill, args=(items,), name='pipekit-prefetch', daemon=True)
-        self._owner: weakref.ref[Any] | None = weakref.ref(owner, lambda _: self.stop())  # stops a forgotten one
-
-    def start(self) -> None:
-        _running.add(self)
-        self._thread.start()
-
-    def wait_for_first(self) -> None:
-        while not self.first and not self.stopped:
-            self.tell_of_room()  # again: when the last item was taken, Ctrl-C may have come before this
-            # From queue to queue in one call into C: Ctrl-C comes before or after it, and never loses an item.
-            self.first.extend(islice(self._arriving, 1))
-
-    def tell_of_room(self) -> None:
-        if self._full:
-            self._room.put(None)
-
-    def stop(self) -> None:
-        self.stopped = True
-        self._room.put(None)
-        self._items.put((None, END))
-        self._owner = None  # which led back here: what is in the buffer need not wait for the garbage collector
-
-    def ends_within(self, patience: float) -> bool:
-        if self._thread is threading.current_thread():
-            return True
-        if self._thread.is_alive():
-            self._pools.cancel()
-            self._thread.join(patience)
-            _running.discard(self)  # so that the exit does not wait for it again
-        return not self._thread.is_alive()
-
-    def _fill(self, items: Iterator[Item]) -> None:
-        # Room comes first: a batch is made when there is a place for it, and the thread holds none while it waits.
-        try:
-            while self._has_room():
-                self._items.put(next(items))
-        except StopIteration:
-            pass
-        except BaseException as error:
-            self._items.put(([error], ERROR))
-        finally:
-            self._pools.close()
-
-    def _has_room(self) -> bool:
-        while not self.stopped:
-            if self._items.qsize() + len(self.first) < self._buffer_size:
-                self._full = False
-                return True
-            if self._full:
-                self._room.get()
-            self._full = True  # and look again: a consumer that made room either has been seen, or sees this
-        return False
-
-
-def _items(stream: Stream[Any], cursor: Cursor, context: Context) -> Iterator[Item]:
-    yield from stream.open(cursor, context)
-    yield None, END
-
-
-def _items_in_passes(stream: Stream[Any], cursor: Cursor, context: Context) -> Iterator[Item]:
-    first, before = parts_of(cursor, [int, None], stream)
-    for next_pass, pairs in enumerate(passes(stream.open, first, before, context), first + 1):
-        yield from pairs
-        yield (next_pass, START), END_OF_PASS
-    yield None, END
-
-
-def _checked(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[int, int | None]:
-    if not isinstance(state, Mapping) or state.keys() != own.keys():
-        raise StateMismatch(f'expected what state_dict() returned, with the keys {list(own)}, got {code(state)}')
-    for key in ('version', 'batches_per_epoch'):
-        if state[key] != own[key]:
-            raise StateMismatch(
-                f'the state was saved with {key}={code(state[key])}, these batches have {code(own[key])}'
-            )
-    lines, per_epoch = state['pipeline'], own['batches_per_epoch']
-    if not isinstance(lines, list):
-        raise _damaged('pipeline', lines)
-    for number, (saved, present) in enumerate(zip_longest(map(str, lines), own['pipeline'])):
-        if saved != present:
-            raise StateMismatch(_difference(number, saved, present))
-    delivered = _count(state, 'delivered', inf)
-    if state['in_epoch'] is None:
-        return delivered, None
-    return delivered, _count(state, 'in_epoch', delivered if per_epoch is None else min(delivered, per_epoch))
-
-
-def _count(state: Mapping[str, Any], key: str, most: float) -> int:
-    count = state[key]
-    if type(count) is not int or not 0 <= count <= most:
-        raise _damaged(key, count)
-    return count
-
-
-def _damaged(key: str, value: object) -> StateMismatch:
-    return StateMismatch(f'the state is damaged: {key} is {code(value)}')
-
-
-def _difference(number: int, saved: str | None, present: str | None) -> str:
-    what = f'stage {number}' if number else 'the source'
-    if saved and present and ENTROPY in saved and saved.split(ENTROPY)[0] == present.split(ENTROPY)[0]:
-        return (
-            f'{what} is {present.split(ENTROPY)[0]}, unseeded: it draws anew in each process; pass seed= to continue it'
-        )
-    return f'{what} was {saved or "absent"} when the state was saved, and is {present or "absent"} here'
-
-
-def _as_lists(cursor: Cursor) -> Any:
-    return [_as_lists(part) for part in cursor] if isinstance(cursor, tuple) else cursor
-
-
-_running: weakref.WeakSet[_Feed] = weakref.WeakSet()
 _started: weakref.WeakSet[BatchIterator[Any]] = weakref.WeakSet()
 
 
@@ -489,7 +360,7 @@ def _stop_all() -> None:
     deadline = time.monotonic() + PATIENCE
     for batches in list(_started):
         batches._closed = True
-    feeds = list(_running)
+    feeds = list(running)
     for feed in feeds:
         feed.stop()
     for feed in feeds:

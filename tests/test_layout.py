@@ -26,6 +26,8 @@ ROOMS = [
     'functions',
     'combiners',
     'stages',
+    'states',
+    'feed',
     'prefetch',
     'composition',
     'compat',
