@@ -179,7 +179,7 @@ def test_waiting_uses_no_time_of_the_processor():
             next(epoch), next(epoch)
             threading.Thread(target=next, args=(epoch, None), daemon=True).start()
             time.sleep(0.1)
-            print(idle(full))
+            print(idle(full), flush=True)
         os._exit(0)
     """)
     assert code == 0
