@@ -1,5 +1,6 @@
 """Training data from small pure functions: sampled, loaded, combined before the network asks."""
 
+from .batching import combine_batches
 from .combiners import combine_pad, combine_to_arrays, combine_to_tuples
 from .compat import make_infinite_batch_iter
 from .composition import pipeline
@@ -9,7 +10,7 @@ from .functions import apply_at, multiply, random_apply, sample_args, unpack_arg
 from .pipelines import Pipeline, Stage
 from .prefetch import BatchIterator, prefetch
 from .sources import load_by_random_id, mix, sample
-from .stages import apply, combine_batches, expiration_pool, flatten, keep, repeat, shard, shuffle, take, unpack
+from .stages import apply, expiration_pool, flatten, keep, repeat, shard, shuffle, take, unpack
 from .workers import threads
 
 __all__ = [

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .arguments import function, positive_int
+from .batching import combine_batches
 from .combiners import combine_to_arrays
 from .composition import pipeline
 from .prefetch import BatchIterator, prefetch
-from .stages import combine_batches
 
 
 def make_infinite_batch_iter(

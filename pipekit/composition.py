@@ -213,7 +213,7 @@ def _stage(part: Any) -> Stage[Any, Any]:
     hint = (
         f'did you mean apply({code(part)})?' if callable(part) else 'the source comes first, and only stages after it'
     )
-    if inspect.isfunction(part) and part.__module__ in ('pipekit.stages', 'pipekit.prefetch'):
+    if inspect.isfunction(part) and part.__module__ in ('pipekit.stages', 'pipekit.batching', 'pipekit.prefetch'):
         hint = f'did you mean {code(part)}(...)?'
     raise TypeError(f'expected a stage, got {code(part)}; {hint}')
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial, reduce
 from itertools import chain, groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 from .cursors import START, Cursor, Pair, Pairs, index_of, numbered
 from .descriptions import Call, Description
 from .display import call_code, code
 from .errors import NotResumable
 from .iterables import opened_once, source_of
-from .randomness import Key
 from .streams import Context, In, In_contra, Out, Out_co, Stream, T, Upstream
+from .tasks import Part, Task, function_of_pairs
 from .workers import Workers
 
 OpenStage: TypeAlias = Callable[[Upstream[In], Cursor, Context], Pairs[Out]]
 NumberedStep: TypeAlias = tuple[Any, int]  # a stage, and the how-manieth with its seed it is
-
-STRAY_STOP = 'a function raised StopIteration, which would end the data silently'
 
 
 class Stage(Description, Generic[In_contra, Out_co]):
@@ -265,77 +262,7 @@ def _open_each(steps: Sequence[NumberedStep], upstream: Upstream[Any], cursor: C
     if workers is not None and context.pools is not None:
         return context.pools.map(workers, Task(parts, context.key), pairs)
     # A map of a function of pairs, unlike a generator's loop, holds no value while its consumer works.
-    return map(_function_of_pairs(parts, context.key), pairs)
-
-
-class Part(NamedTuple):
-    """What is to be done to a value: a function, and what its generators are keyed by if it is random."""
-
-    function: Callable[..., Any]
-    seed: int | None
-    ordinal: int
-
-
-class Task:
-    """A function of a pair that may be called in any thread, and be pickled where its parts may.
-
-    Examples
-    --------
-    >>> Task([Part(abs, None, 0)], key=())((-3, 1))
-    (3, 1)
-    """
-
-    def __init__(self, parts: Sequence[Part], key: Key):
-        self._parts = parts
-        self._key = key
-        self._local = threading.local()  # a generator serves one thread
-
-    def __call__(self, pair: Pair[Any]) -> Pair[Any]:
-        if not hasattr(self._local, 'function'):
-            self._local.function = _function_of_pairs(self._parts, self._key)
-        result: Pair[Any] = self._local.function(pair)
-        return result
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Task, (self._parts, self._key)
-
-
-def _function_of_pairs(parts: Sequence[Part], key: Key) -> Callable[[Pair[Any]], Pair[Any]]:
-    if any(part.seed is not None for part in parts):
-        functions = [_with_cursor(part, Context(key, part.ordinal)) for part in parts]
-
-        def random(pair: Pair[Any]) -> Pair[Any]:
-            value, cursor = pair
-            try:
-                for function in functions:
-                    value = function(value, cursor)
-            except StopIteration as error:
-                raise RuntimeError(STRAY_STOP) from error
-            return value, cursor
-
-        return random
-
-    first, *others = [part.function for part in parts]
-
-    def plain(pair: Pair[Any]) -> Pair[Any]:
-        value, cursor = pair
-        try:
-            value = first(value)
-            for function in others:
-                value = function(value)
-        except StopIteration as error:
-            raise RuntimeError(STRAY_STOP) from error
-        return value, cursor
-
-    return plain
-
-
-def _with_cursor(part: Part, context: Context) -> Callable[[Any, Cursor], Any]:
-    function = part.function
-    if part.seed is None:
-        return lambda value, cursor: function(value)
-    generators = context.generators(part.seed)
-    return lambda value, cursor: function(value, rng=generators.at(cursor))
+    return map(function_of_pairs(parts, context.key), pairs)
 
 
 def _open_otherwise(upstream: Any, cursor: Cursor, context: Context) -> Any:

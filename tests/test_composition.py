@@ -103,6 +103,7 @@ def test_a_function_from_an_iterable_to_an_iterator_is_a_stage_anywhere(stage, v
         (lambda: pipeline([1], lambda x: x), r'did you mean apply\(<lambda>\)\?'),
         (lambda: pipeline([1], apply_at(0, abs)), r'did you mean apply\(apply_at\(0, abs\)\)\?'),
         (lambda: pipeline([1], repeat), r'expected a stage, got repeat; did you mean repeat\(\.\.\.\)\?'),
+        (lambda: pipeline([1], combine_batches), r'did you mean combine_batches\(\.\.\.\)\?'),
         (lambda: pipeline([1], prefetch), r'did you mean prefetch\(\.\.\.\)\?'),
         (lambda: pipeline([1], [2]), r'expected a stage, got \[2\]; the source comes first'),
         (lambda: pipeline([1], pipeline([2])), 'the source comes first'),

@@ -1,0 +1,150 @@
+"""The stage that combines samples into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
+
+from more_itertools import chunked
+
+from .arguments import boolean, function, positive_int
+from .combiners import Array, combine_to_arrays
+from .cursors import START, Cursor, Pair, Pairs
+from .descriptions import described
+from .display import code
+from .functions import takes_rng
+from .pipelines import Composed, Each, Stage
+from .streams import Context, Upstream
+from .workers import Workers, checked_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import numpy as np
+
+    from .streams import In, Out, T
+
+A = TypeVar('A')
+B = TypeVar('B')
+C = TypeVar('C')
+D = TypeVar('D')
+BatchSize: TypeAlias = int | Callable[[list[Any], Any], object]
+
+
+class Stacking(Protocol):
+    """The type of ``combine_batches(n)``: a stage from samples to batches of arrays, in the structure of a sample."""
+
+    @overload
+    def __call__(self, iterable: Iterable[tuple[A, B]]) -> Iterator[tuple[Array, Array]]: ...
+    @overload
+    def __call__(self, iterable: Iterable[tuple[A, B, C]]) -> Iterator[tuple[Array, Array, Array]]: ...
+    @overload
+    def __call__(self, iterable: Iterable[tuple[A, B, C, D]]) -> Iterator[tuple[Array, Array, Array, Array]]: ...
+    @overload
+    def __call__(self, iterable: Iterable[Mapping[A, Any]]) -> Iterator[dict[A, Array]]: ...
+    @overload
+    def __call__(self, iterable: Iterable[Array | complex | np.generic]) -> Iterator[Array]: ...
+    @overload
+    def __call__(self, iterable: Iterable[Any]) -> Iterator[Any]: ...
+
+
+class Listing(Protocol):
+    """The type of ``combine_batches(n, list)``: a stage from samples to lists of samples."""
+
+    def __call__(self, iterable: Iterable[T]) -> Iterator[list[T]]: ...
+
+
+@overload
+def combine_batches(batch_size: BatchSize, *, drop_last: bool = ..., workers: Workers | None = ...) -> Stacking: ...
+@overload
+def combine_batches(  # type: ignore[overload-overlap]
+    batch_size: BatchSize, combine: type[list[Any]], *, drop_last: bool = ..., workers: Workers | None = ...
+) -> Listing: ...
+@overload
+def combine_batches(
+    batch_size: BatchSize,
+    combine: Callable[[Sequence[In]], Out],
+    *,
+    drop_last: bool = ...,
+    workers: Workers | None = ...,
+) -> Stage[In, Out]: ...
+@described
+def combine_batches(
+    batch_size: int | Callable[[list[Any], Any], object],
+    combine: Callable[[Sequence[Any]], Any] = combine_to_arrays,
+    *,
+    drop_last: bool = False,
+    workers: Workers | None = None,
+) -> Any:
+    """Combine samples into batches.
+
+    Parameters
+    ----------
+    batch_size
+        The number of samples in a batch; or a function ``should_add(chunk, sample) -> bool`` of the list of samples so
+        far, never empty, and the next one, which begins a new batch if it is false.
+    combine
+        A function of the list of samples that returns the batch.
+    drop_last
+        Whether to drop the last batch if the stream ends before it is full; with a function, whether to drop it.
+    workers
+        Where ``combine`` runs, as for ``apply``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``batch_size`` is neither a positive int nor a function, or ``combine`` no function.
+
+    Examples
+    --------
+    >>> list(combine_batches(2, list)('abc'))
+    [['a', 'b'], ['c']]
+    >>> list(combine_batches(2, list, drop_last=True)('abc'))
+    [['a', 'b']]
+    >>> def within_five(chunk, sample):
+    ...     return sum(chunk) + sample <= 5
+    >>> list(combine_batches(within_five, list)([1, 2, 2, 4, 9, 1]))
+    [[1, 2, 2], [4], [9], [1]]
+    """
+    function('combine', combine, 'a function of a list of samples')
+    if takes_rng(combine):
+        raise TypeError(f'combine cannot be random, got {code(combine)}, which takes rng; draw in an apply after it')
+    drop_last = boolean('drop_last', drop_last)
+    if callable(batch_size):
+        function('batch_size', batch_size, 'a positive int or a function should_add(chunk, sample)')
+        chunks = partial(_adaptive_chunks, should_add=batch_size)
+    else:
+        size = positive_int('batch_size', batch_size, 'a positive int or a function')
+        chunks = partial(_chunks, size=size)
+
+    def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[list[Any]]:
+        return chunks(upstream(cursor, context), drop_last=drop_last)
+
+    return Composed([Stage(open_on), Each(combine, workers=checked_workers(workers))])
+
+
+def _chunks(pairs: Pairs[Any], size: int, drop_last: bool) -> Pairs[list[Any]]:
+    chunks = map(_turned, chunked(pairs, size))
+    return filter(lambda chunk: len(chunk[0]) == size, chunks) if drop_last else chunks
+
+
+def _turned(pairs: list[Pair[Any]]) -> Pair[list[Any]]:
+    return [value for value, _ in pairs], pairs[-1][1]
+
+
+def _adaptive_chunks(
+    pairs: Pairs[Any], should_add: Callable[[list[Any], Any], object], drop_last: bool
+) -> Pairs[list[Any]]:
+    chunk: list[Any] = []
+    last = START
+    for value, cursor in pairs:
+        if chunk and not should_add(chunk, value):
+            full, chunk = [chunk], []
+            yield full.pop(), last
+        chunk.append(value)
+        del value
+        last = cursor
+    if chunk and not drop_last:
+        full, chunk = [chunk], []
+        yield full.pop(), last
