@@ -59,7 +59,12 @@ class MNIST(Digits):
     """
 
     def __init__(self, folder: str | Path):
-        part = 'train' if any(Path(folder).glob('train-images*')) else 't10k'
+        parts = [part for part in ('train', 't10k') if any(Path(folder).glob(f'{part}-images*'))]
+        if not parts:
+            raise FileNotFoundError(
+                f'expected train-images-idx3-ubyte or t10k-images-idx3-ubyte, gzipped or not, in {folder}'
+            )
+        part = parts[0]
         super().__init__(read_idx(find(folder, part, 'images')), read_idx(find(folder, part, 'labels')))
 
 

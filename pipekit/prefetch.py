@@ -44,7 +44,7 @@ def prefetch(batches_per_epoch: int | None = None, *, buffer_size: int = 3) -> P
     ----------
     batches_per_epoch
         The number of batches in an epoch. By default, an epoch is one pass over a finite source, and random stages
-        draw anew in every pass.
+        draw anew in every pass; over an iterator there is one pass, and a second epoch raises ``NotResumable``.
     buffer_size
         The largest number of batches made ahead.
 
