@@ -424,3 +424,12 @@ def test_a_killed_process_leaves_nothing():
         assert process.stdout.readline() == 'stuck\n'
         process.kill()
         assert finished(process) == (-signal.SIGKILL, '', '')
+
+
+def test_a_process_with_worker_threads_exits_in_silence():
+    assert run("""
+        from pipekit import threads
+        for batch in pipeline(numbers, apply(float, workers=threads(3)), prefetch(3)):
+            print(batch)
+            sys.exit(5)
+    """) == (5, '0.0\n', '')
