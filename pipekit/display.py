@@ -33,7 +33,7 @@ def code(value: object) -> str:
     Examples
     --------
     >>> code([1, 2, 3]), code(np.mean), code(range(10**6))
-    ('[1, 2, 3]', 'mean', 'range(0, 1000000)')
+    ('[1, 2, 3]', 'np.mean', 'range(0, 1000000)')
     >>> code(list(range(60000)))
     '<list of 60000: 0, 1, 2, ..., 59999>'
     >>> code(np.zeros((60000, 28, 28), np.float32))
@@ -131,7 +131,9 @@ def _code(value: Any, depth: int) -> str:
         owner = getattr(value, '__self__', None)
         if owner is not None and not isinstance(owner, ModuleType):
             return f'{_code_within(owner, depth + 1)}.{value.__name__}'
-        return str(getattr(value, '__qualname__', value.__name__)).rpartition('<locals>.')[-1]
+        name = str(getattr(value, '__qualname__', value.__name__)).rpartition('<locals>.')[-1]
+        # np.sum is not the builtin sum, and a saved state has to tell one from the other.
+        return f'np.{name}' if vars(np).get(name) is value and not isinstance(value, type) else name
     return _repr(value)
 
 

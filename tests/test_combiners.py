@@ -351,7 +351,7 @@ def test_a_ratio_outside_0_to_1_is_an_error(ratio, error):
 def test_an_error_of_a_padding_function_says_which_sample_it_was():
     with pytest.raises(ValueError, match='zero-size array') as error:
         combine_pad([(np.zeros(2), 0), (np.zeros(0), 1)], np.min)
-    assert error.value.__notes__ == ['raised by min, the padding of sample[0] in sample 1 of the batch']
+    assert error.value.__notes__ == ['raised by np.min, the padding of sample[0] in sample 1 of the batch']
 
 
 def test_empty_arrays_are_padded_with_a_number():

@@ -325,3 +325,8 @@ def test_a_stage_of_ones_own_prints_compares_and_pickles():
     own = pipeline([1, 2], Stage(add_one))
     assert repr(own) == 'pipeline([1, 2], Stage(add_one))'
     assert own == pickle.loads(pickle.dumps(own)) == eval(repr(own))
+
+
+def test_a_function_of_numpy_is_not_taken_for_the_builtin_of_its_name():
+    assert pipeline([[1]], apply(np.sum)).fingerprint() != pipeline([[1]], apply(sum)).fingerprint()
+    assert eval(repr(pipeline([[1]], apply(np.sum)))) == pipeline([[1]], apply(np.sum))
