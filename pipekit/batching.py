@@ -71,7 +71,7 @@ def combine_batches(
 ) -> Stage[In, Out]: ...
 @described
 def combine_batches(
-    batch_size: int | Callable[[list[Any], Any], object],
+    batch_size: BatchSize,
     combine: Callable[[Sequence[Any]], Any] = combine_to_arrays,
     *,
     drop_last: bool = False,

@@ -77,7 +77,13 @@ def takes_nothing(func: Callable[..., Any], unknown: bool) -> bool:
 
 
 def opened_once(name: str) -> str:
-    """What to say of an iterator, or of a stream over one, that would have to be opened again."""
+    """What to say of an iterator, or of a stream over one, that would have to be opened again.
+
+    Examples
+    --------
+    >>> opened_once('numbers')[:51]
+    'numbers is an iterator and can be opened only once;'
+    """
     return (
         f'{name} is an iterator and can be opened only once; '
         'pass a sequence, or a function without arguments that makes a new iterator'

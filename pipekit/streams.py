@@ -41,8 +41,8 @@ class Context(NamedTuple):
 
     ``key`` tells apart what would otherwise draw alike: the pass of a repeated stream and the branch of a mix.
     ``ordinal`` is the how-manieth stage with its seed a stage is. ``fused`` says whether neighbouring stages may be run
-    together; values and cursors are the same if they are not. ``pools`` is what the workers of the
-    stages run in; without it, everything runs in the calling thread.
+    together; values and cursors are the same if they are not. ``pools`` is what the workers of the stages run in;
+    without it, everything runs in the calling thread.
     """
 
     key: Key = ()
@@ -254,6 +254,7 @@ def passes(upstream: Upstream[T], number: int, before: Cursor, context: Context)
     >>> [list(pairs) for pairs in islice(passes(source_of('ab').open, 3, 1, Context()), 2)]
     [[('b', (3, 2))], [('a', (4, 1)), ('b', (4, 2))]]
     """
+    # The first pass is opened here, and not in the generator, so that a wrong cursor is told at once.
     return _passes(upstream, number, before, context, upstream(before, context.in_pass(number)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from .arguments import positive_int
@@ -62,14 +62,19 @@ class Submits(Protocol):
 
     Examples
     --------
-    >>> isinstance(ThreadPoolExecutor, type) and hasattr(ThreadPoolExecutor, 'submit')
-    True
+    >>> class InPlace:
+    ...     def submit(self, function, /, *args):
+    ...         future = Future()
+    ...         future.set_result(function(*args))
+    ...         return future
+    >>> InPlace().submit(max, 1, 2).result()
+    2
     """
 
     def submit(self, function: Callable[..., B], /, *args: Any) -> Future[B]: ...
 
 
-Workers: TypeAlias = Threads | Executor | Submits
+Workers: TypeAlias = Threads | Submits
 
 
 def checked_workers(workers: Any) -> Workers | None:

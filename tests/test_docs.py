@@ -1,7 +1,9 @@
 import doctest
 import re
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pipekit
@@ -29,6 +31,20 @@ def test_the_examples_of_a_page_give_what_it_says(page, tmp_path, monkeypatch):
     report = []
     doctest.DocTestRunner(optionflags=options).run(examples, out=report.append)
     assert not report, ''.join(report)
+
+
+def test_the_example_of_the_readme_trains():
+    readme = (DOCS.parent / 'README.md').read_text(encoding='utf-8')
+    (example, *_) = re.findall(r'^```python\n(.*?)^```', readme, re.MULTILINE | re.DOTALL)
+    shapes = Counter()
+    names = {
+        'ids': range(50),
+        'load': lambda key: (np.zeros((1, 28, 28)), key),
+        'augment': lambda image, label, rng: (image + rng.random(), label),
+        'step': lambda images, labels: shapes.update([(images.shape, labels.shape)]),
+    }
+    exec(example, names)
+    assert shapes == {((30, 1, 28, 28), (30,)): 1000}
 
 
 def test_every_public_name_is_in_the_reference():

@@ -1,6 +1,10 @@
 """Law 3, in other processes: the executors of the standard library, of loky and of dask change nothing."""
 
+import os
+import signal
+import sys
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
 import loky
@@ -74,6 +78,21 @@ def test_an_error_comes_with_its_type_and_attributes(executor):
     ):
         list(batches)
     assert caught.value.errno == 0
+
+
+def kill_oneself(number):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='needs POSIX signals')
+def test_an_executor_that_breaks_raises_its_own_error_with_a_note():
+    with (
+        ProcessPoolExecutor(1, mp_context=get_context('spawn')) as executor,
+        pipeline(range(5), apply(kill_oneself, workers=executor), prefetch()) as batches,
+        pytest.raises(BrokenProcessPool) as caught,
+    ):
+        list(batches)
+    assert 'workers=<ProcessPoolExecutor>' in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize('name', ['of_loky', 'of_dask'])
