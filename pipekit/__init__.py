@@ -11,7 +11,7 @@ from .pipelines import Pipeline, Stage
 from .prefetch import BatchIterator, prefetch
 from .sources import load_by_random_id, mix, sample
 from .stages import apply, expiration_pool, flatten, keep, repeat, shard, shuffle, take, unpack
-from .workers import threads
+from .workers.kinds import threads
 
 __all__ = [
     'BatchIterator',

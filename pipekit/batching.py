@@ -16,7 +16,7 @@ from .display import code
 from .functions import takes_rng
 from .pipelines import Composed, Each, Stage
 from .streams import Context, Upstream
-from .workers import Workers, checked_workers
+from .workers.kinds import Workers, checked_workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

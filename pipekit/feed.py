@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from .cursors import START, Cursor, parts_of
 from .streams import Context, Stream, passes
-from .workers import Pools
+from .workers.pools import Pools
 
 # The thread hands over batches with their cursors. In place of a cursor may be one of these.
 END, END_OF_PASS, ERROR = (object() for _ in range(3))

@@ -16,7 +16,7 @@ from .errors import NotResumable
 from .iterables import opened_once, source_of
 from .streams import Context, In, In_contra, Out, Out_co, Stream, T, Upstream
 from .tasks import Part, Task, function_of_pairs
-from .workers import Workers
+from .workers.kinds import Workers
 
 OpenStage: TypeAlias = Callable[[Upstream[In], Cursor, Context], Pairs[Out]]
 NumberedStep: TypeAlias = tuple[Any, int]  # a stage, and the how-manieth with its seed it is

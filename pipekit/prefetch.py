@@ -21,7 +21,7 @@ from .errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
 from .feed import END, END_OF_PASS, ERROR, Feed, items_in_passes, items_one_after_another, running
 from .states import STATE_VERSION, as_lists, checked_counts
 from .streams import Context, Stream
-from .workers import Pools
+from .workers.pools import Pools
 
 T = TypeVar('T')
 

@@ -18,7 +18,7 @@ from .pipelines import Each, Passing, Stage
 from .randomness import Generators, random_order
 from .streams import Context, Upstream, passes
 from .tasks import STRAY_STOP
-from .workers import Workers, checked_workers
+from .workers.kinds import Workers, checked_workers
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,7 +16,7 @@ from .cursors import START, Cursor, Pair, Pairs, counted, cursor_of
 from .descriptions import Description
 from .display import Table, code, structure
 from .randomness import Generators, Key
-from .workers import Pools
+from .workers.pools import Pools
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar

@@ -25,7 +25,7 @@ from .iterables import source_of
 from .pipelines import Pipeline
 from .stages import take
 from .streams import Context, Source, Stream
-from .workers import Pools
+from .workers.pools import Pools
 
 LOOKS, BETWEEN_LOOKS = 10, 0.05  # times, seconds
 INLINE = Context()

@@ -19,6 +19,8 @@ ROOMS = [
     'descriptions',
     'arguments',
     'workers',
+    'workers.kinds',
+    'workers.pools',
     'streams',
     'iterables',
     'tasks',
@@ -39,23 +41,31 @@ ROOMS = [
 PACKAGE = Path(pipekit.__file__).parent
 
 
-def imported_rooms(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+def path_of(room):
+    path = PACKAGE.joinpath(*room.split('.'))
+    return path / '__init__.py' if path.is_dir() else path.with_suffix('.py')
+
+
+def imported_rooms(room):
+    house = ['pipekit', *room.split('.')]
+    is_folder = path_of(room).stem == '__init__' != room
+    for node in ast.walk(ast.parse(path_of(room).read_text(encoding='utf-8'))):
         if isinstance(node, ast.ImportFrom) and node.level:
-            yield node.module
+            above = house[1 : len(house) - node.level + is_folder]
+            yield '.'.join([*above, *(node.module or '').split('.')]).strip('.')
         elif isinstance(node, ast.ImportFrom | ast.Import):
             names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             yield from (name.partition('.')[2] for name in names if name.partition('.')[0] == 'pipekit')
 
 
 def test_every_room_is_on_the_plan():
-    assert sorted(path.stem for path in PACKAGE.glob('*.py')) == sorted(ROOMS)
+    assert sorted(PACKAGE.rglob('*.py')) == sorted(map(path_of, ROOMS))
 
 
 @pytest.mark.parametrize('room', ROOMS)
 def test_a_room_imports_from_those_below_it_only(room):
     below = ROOMS[: ROOMS.index(room)]
-    assert set(imported_rooms(PACKAGE / f'{room}.py')) <= set(below)
+    assert set(imported_rooms(room)) <= set(below)
 
 
 def test_the_public_names_are_sorted_and_are_all_there_is():

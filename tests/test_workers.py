@@ -9,7 +9,7 @@ from pipekit import apply, combine_batches, pipeline, prefetch, sample, shuffle,
 from pipekit.cursors import START
 from pipekit.streams import Context
 from pipekit.testing import check_stage
-from pipekit.workers import Pools
+from pipekit.workers.pools import Pools
 
 PATIENCE = 20
 

@@ -1,0 +1,1 @@
+"""Where functions run, when that is not the calling thread."""
