@@ -5,13 +5,13 @@ from .combiners import combine_pad, combine_to_arrays, combine_to_tuples
 from .compat import make_infinite_batch_iter
 from .composition import pipeline
 from .descriptions import described
-from .errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
+from .errors import Closed, Exhausted, NotResumable, PipekitError, RemoteError, StateMismatch, WorkerCrashed
 from .functions import apply_at, multiply, random_apply, sample_args, unpack_args, zip_apply
 from .pipelines import Pipeline, Stage
 from .prefetch import BatchIterator, prefetch
 from .sources import load_by_random_id, mix, sample
 from .stages import apply, expiration_pool, flatten, keep, repeat, shard, shuffle, take, unpack
-from .workers.kinds import threads
+from .workers.kinds import processes, threads
 
 __all__ = [
     'BatchIterator',
@@ -20,8 +20,10 @@ __all__ = [
     'NotResumable',
     'PipekitError',
     'Pipeline',
+    'RemoteError',
     'Stage',
     'StateMismatch',
+    'WorkerCrashed',
     'apply',
     'apply_at',
     'combine_batches',
@@ -38,6 +40,7 @@ __all__ = [
     'multiply',
     'pipeline',
     'prefetch',
+    'processes',
     'random_apply',
     'repeat',
     'sample',

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
-
-from more_itertools import chunked
 
 from .arguments import boolean, function, positive_int
 from .combiners import Array, combine_to_arrays
-from .cursors import START, Cursor, Pair, Pairs
+from .cursors import START, Cursor, Pairs
 from .descriptions import described
 from .display import code
 from .functions import takes_rng
-from .pipelines import Composed, Each, Stage
+from .pipelines import Chunks, Composed, Each, Stage
 from .streams import Context, Upstream
 from .workers.kinds import Workers, checked_workers
 
@@ -113,24 +110,17 @@ def combine_batches(
     drop_last = boolean('drop_last', drop_last)
     if callable(batch_size):
         function('batch_size', batch_size, 'a positive int or a function should_add(chunk, sample)')
-        chunks = partial(_adaptive_chunks, should_add=batch_size)
+        chunks: Stage[Any, Any] = _adaptive(batch_size, drop_last)
     else:
-        size = positive_int('batch_size', batch_size, 'a positive int or a function')
-        chunks = partial(_chunks, size=size)
+        chunks = Chunks(positive_int('batch_size', batch_size, 'a positive int or a function'), drop_last)
+    return Composed([chunks, Each(combine, workers=checked_workers(workers))])
 
+
+def _adaptive(should_add: Callable[[list[Any], Any], object], drop_last: bool) -> Stage[Any, Any]:
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[list[Any]]:
-        return chunks(upstream(cursor, context), drop_last=drop_last)
+        return _adaptive_chunks(upstream(cursor, context), should_add, drop_last)
 
-    return Composed([Stage(open_on), Each(combine, workers=checked_workers(workers))])
-
-
-def _chunks(pairs: Pairs[Any], size: int, drop_last: bool) -> Pairs[list[Any]]:
-    chunks = map(_turned, chunked(pairs, size))
-    return filter(lambda chunk: len(chunk[0]) == size, chunks) if drop_last else chunks
-
-
-def _turned(pairs: list[Pair[Any]]) -> Pair[list[Any]]:
-    return [value for value, _ in pairs], pairs[-1][1]
+    return Stage(open_on)
 
 
 def _adaptive_chunks(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from .arguments import fraction
 from .display import code, structure
+from .memory import WORTHWHILE, empty
 from .structures import fields_of, has_fields, with_fields
 
 A = TypeVar('A')
@@ -160,7 +161,7 @@ def _concatenated(arrays: list[Array], leaves: Leaves, path: Path) -> Array:
     shape = arrays[0].shape
     try:
         # One copy, without the view per array that np.stack takes. It finds most of what may differ.
-        batch = np.concatenate(arrays) if shape else np.stack(arrays)
+        batch = np.concatenate(arrays, out=_room_for(arrays)) if shape else np.stack(arrays)
     except (TypeError, ValueError):
         _check_shapes(arrays, path)
         _dtype(arrays, leaves, path)
@@ -170,6 +171,13 @@ def _concatenated(arrays: list[Array], leaves: Leaves, path: Path) -> Array:
     if batch.dtype.kind not in NUMERIC:
         _dtype(arrays, leaves, path)
     return batch.reshape(len(arrays), *shape)
+
+
+def _room_for(arrays: list[Array]) -> Array | None:
+    first = arrays[0]
+    if first.nbytes * len(arrays) < WORTHWHILE or set(map(DTYPE, arrays)) != {first.dtype}:
+        return None
+    return empty((len(arrays) * len(first), *first.shape[1:]), first.dtype)
 
 
 def _padded(leaves: Leaves, kinds: set[type], path: Path, padding: Any, ratio: float) -> Array:
@@ -182,7 +190,9 @@ def _padded(leaves: Leaves, kinds: set[type], path: Path, padding: Any, ratio: f
     if len(set(axes)) != 1:
         raise _difference(arrays, axes, path)
     shape = tuple(map(max, zip(*map(SHAPE, arrays), strict=True)))
-    batch = np.empty((len(arrays), *shape), _dtype(arrays, leaves, path))
+    dtype = _dtype(arrays, leaves, path)
+    batch = empty((len(arrays), *shape), dtype)
+    batch = np.empty((len(arrays), *shape), dtype) if batch is None else batch
     constant = None if callable(padding) else _fitting(padding, batch.dtype, path)
     for number, (array, place) in enumerate(zip(arrays, batch, strict=True)):
         if array.shape != shape:

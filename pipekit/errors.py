@@ -25,3 +25,43 @@ class NotResumable(PipekitError):
 
 class StateMismatch(PipekitError, ValueError):
     """A state was saved by another pipeline, or is no state at all."""
+
+
+class RemoteError(PipekitError):
+    """An error in a worker process that could not be sent as it is: the name of its type, its arguments, its traceback.
+
+    Attributes
+    ----------
+    type_name
+        The name of the error's type.
+    arguments
+        The ``repr`` of each of its arguments.
+    traceback
+        The text of its traceback.
+    """
+
+    def __init__(self, type_name: str, arguments: list[str], traceback: str):
+        super().__init__(type_name, arguments, traceback)
+        self.type_name = type_name
+        self.arguments = arguments
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f'{self.type_name}({", ".join(self.arguments)}), raised in a worker process:\n\n{self.traceback}'
+
+
+class WorkerCrashed(PipekitError):
+    """A worker process ended again and again: at the same sample, or as it started.
+
+    Attributes
+    ----------
+    exit_code
+        The exit code of the last one; if a signal ended it, the number of that with a minus.
+    """
+
+    def __init__(self, message: str, exit_code: int | None):
+        super().__init__(message, exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial, reduce
-from itertools import chain, groupby
+from functools import partial
+from itertools import chain, islice, takewhile
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
+
+from more_itertools import chunked
 
 from .cursors import START, Cursor, Pair, Pairs, index_of, numbered
 from .descriptions import Call, Description
@@ -15,8 +17,8 @@ from .display import call_code, code
 from .errors import NotResumable
 from .iterables import opened_once, source_of
 from .streams import Context, In, In_contra, Out, Out_co, Stream, T, Upstream
-from .tasks import Part, Task, function_of_pairs
-from .workers.kinds import Workers
+from .tasks import BatchTask, Chunk, Part, Task, function_of_pairs
+from .workers.kinds import Processes, Workers
 
 OpenStage: TypeAlias = Callable[[Upstream[In], Cursor, Context], Pairs[Out]]
 NumberedStep: TypeAlias = tuple[Any, int]  # a stage, and the how-manieth with its seed it is
@@ -111,6 +113,35 @@ class Each(Stage[In_contra, Out_co]):
         return _open_each([(self, context.ordinal)], upstream, cursor, context)
 
 
+class Chunks(Stage[Any, Any]):
+    """A stage that makes lists of so many values, without a look at them."""
+
+    def __init__(self, size: int, drop_last: bool):
+        super().__init__(_open_otherwise)
+        self.size = size
+        self.drop_last = drop_last
+
+    def open_on(self, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[list[Any]]:
+        chunks = map(_turned, chunked(upstream(cursor, context), self.size))
+        return filter(lambda chunk: len(chunk[0]) == self.size, chunks) if self.drop_last else chunks
+
+    def chunks(self, pairs: Pairs[Any]) -> Iterator[Chunk]:
+        """The pairs themselves in chunks. The one that is dropped, or that an error ends, is among them."""
+        ends: list[BaseException] = []
+        while not ends:
+            chunk: list[Pair[Any]] = []
+            try:
+                chunk.extend(islice(pairs, self.size))
+            except BaseException as error:  # what comes before an error may hold another one, which comes first
+                ends.append(error)
+            if len(chunk) < self.size:
+                ends.append(StopIteration())
+            if chunk:
+                yield Chunk(chunk, len(chunk) == self.size or (len(ends) == 1 and not self.drop_last))
+        if not isinstance(ends[0], StopIteration):
+            raise ends.pop(0)
+
+
 class Composed(Stage[In_contra, Out_co]):
     """Several stages that stand in a pipeline as one."""
 
@@ -195,9 +226,10 @@ class Pipeline(Stream[Out_co]):
     def open(self, cursor: Cursor, context: Context) -> Pairs[Out_co]:
         met = Counter(self._source.seeds)
         upstream: Upstream[Any] = partial(_open_source, self._source)
-        for (fusible, _), group in groupby(self._steps, partial(_fusion, context)):
-            steps = [(step, _ordinal(step, met)) for step in group]
-            upstream = partial(_open_each, steps, upstream) if fusible else reduce(_link, steps, upstream)
+        steps = [(step, _ordinal(step, met)) for step in self._steps]
+        while steps:
+            opened, steps = _first_together(steps, context)
+            upstream = partial(opened, upstream)
         return upstream(cursor, context)
 
     def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
@@ -242,27 +274,67 @@ def _ordinal(step: Stage[Any, Any], met: Counter[int]) -> int:
     return met[step.seed] - 1
 
 
-def _link(upstream: Upstream[Any], numbered_step: NumberedStep) -> Upstream[Any]:
-    step, ordinal = numbered_step
-    return lambda cursor, context: step.open_on(upstream, cursor, context._replace(ordinal=ordinal))
-
-
 def _open_source(source: Stream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
     return source.open(cursor, context._replace(ordinal=0))
 
 
-def _fusion(context: Context, step: Stage[Any, Any]) -> tuple[bool, Workers | None]:
-    return (True, step.workers) if context.fused and isinstance(step, Each) else (False, None)
+def _first_together(steps: list[NumberedStep], context: Context) -> tuple[OpenStage[Any, Any], list[NumberedStep]]:
+    """How to open as many of the steps as can be run as one, and the others."""
+    each, others = _neighbours(steps, context)
+    if not each:
+        (step, ordinal), *others = steps
+        return partial(_open_step, step, ordinal), others
+    workers = each[0][0].workers
+    if isinstance(workers, Processes) and context.pools is not None and others and isinstance(others[0][0], Chunks):
+        whole, rest = _neighbours(others[1:], context)
+        if whole and whole[0][0].workers is None:
+            whole, rest = whole[:1], others[2:]  # what follows it has not asked for processes
+        if whole and whole[0][0].workers in (None, workers):
+            return partial(_open_batches, each, others[0][0], whole), rest
+    return partial(_open_each, each), others
+
+
+def _neighbours(steps: list[NumberedStep], context: Context) -> tuple[list[NumberedStep], list[NumberedStep]]:
+    if not steps or not isinstance(steps[0][0], Each) or not context.fused:
+        return [], steps
+    workers = steps[0][0].workers
+    n = len(list(takewhile(lambda step: isinstance(step[0], Each) and step[0].workers == workers, steps)))
+    return steps[:n], steps[n:]
+
+
+def _open_step(step: Stage[Any, Any], ordinal: int, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Any:
+    return step.open_on(upstream, cursor, context._replace(ordinal=ordinal))
 
 
 def _open_each(steps: Sequence[NumberedStep], upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
     pairs = upstream(cursor, context)
-    parts = [Part(step.function, step.seed, ordinal) for step, ordinal in steps]
     workers = steps[0][0].workers
     if workers is not None and context.pools is not None:
-        return context.pools.map(workers, Task(parts, context.key), pairs)
+        return context.pools.map(workers, Task(_parts(steps), context.key), pairs)
     # A map of a function of pairs, unlike a generator's loop, holds no value while its consumer works.
-    return map(function_of_pairs(parts, context.key), pairs)
+    return map(function_of_pairs(_parts(steps), context.key), pairs)
+
+
+def _open_batches(
+    each: Sequence[NumberedStep],
+    chunks: Chunks,
+    whole: Sequence[NumberedStep],
+    upstream: Upstream[Any],
+    cursor: Cursor,
+    context: Context,
+) -> Pairs[Any]:
+    assert context.pools is not None
+    task = BatchTask(Task(_parts(each), context.key), Task(_parts(whole), context.key))
+    made = context.pools.map(each[0][0].workers, task, chunks.chunks(upstream(cursor, context)))
+    return filter(None, made)  # there is none of a chunk that is not whole
+
+
+def _parts(steps: Sequence[NumberedStep]) -> list[Part]:
+    return [Part(step.function, step.seed, ordinal) for step, ordinal in steps]
+
+
+def _turned(pairs: list[Pair[Any]]) -> Pair[list[Any]]:
+    return [value for value, _ in pairs], pairs[-1][1]
 
 
 def _open_otherwise(upstream: Any, cursor: Cursor, context: Context) -> Any:

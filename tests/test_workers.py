@@ -204,7 +204,7 @@ def test_two_pipelines_may_borrow_the_same_executor_at_once():
         (lambda: threads(2.5), ValueError, 'n must be a positive int, got 2.5'),
         (lambda: threads(4, ahead=3), ValueError, 'ahead must be at least n, .* got ahead=3 for 4 threads'),
         (lambda: threads(4, name=3), TypeError, 'name must be a string or None, got 3'),
-        (lambda: apply(abs, workers=4), TypeError, r'workers must be threads\(n\), an executor .* got 4'),
+        (lambda: apply(abs, workers=4), TypeError, r'workers must be threads\(n\), .* got 4'),
         (lambda: unpack(max, workers=threads), TypeError, r'workers must be threads\(n\)'),
         (lambda: combine_batches(2, workers='threads'), TypeError, "got 'threads'"),
     ],

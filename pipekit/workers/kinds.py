@@ -1,9 +1,10 @@
-"""What the user says of where functions run: threads that prefetch starts and stops, or an executor that is lent."""
+"""What the user says of where functions run: threads, processes, or an executor that is lent."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from importlib.util import find_spec
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from ..arguments import positive_int
@@ -49,9 +50,70 @@ def threads(n: int, *, name: str | None = None, ahead: int | None = None) -> Thr
     ahead = 2 * n if ahead is None else positive_int('ahead', ahead, 'a positive int or None')
     if ahead < n:
         raise ValueError(f'ahead must be at least n, to keep the threads busy, got ahead={ahead} for {n} threads')
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f'name must be a string or None, got {code(name)}')
+    _check_name(name)
     return Threads(n, ahead)
+
+
+class Processes(Description):
+    """The description that ``processes`` returns."""
+
+    def __init__(self, n: int, ahead: int | None, blas_threads: int | None):
+        self.n = n
+        self.ahead = ahead
+        self.blas_threads = blas_threads
+
+
+@described
+def processes(n: int, *, name: str | None = None, ahead: int | None = None, blas_threads: int | None = 1) -> Processes:
+    """Processes to run a function in: for functions that compute in Python. Needs the extra ``processes``.
+
+    ``prefetch`` starts and stops them; without it, the function runs in the calling thread. Equal ones in one pipeline
+    are the same processes. Nothing is forked; lambdas, closures and what a notebook defines work.
+
+    A function is sent once to each process, and what it closes over with it, as it is when the batches are opened; its
+    arrays of 1 MiB and more are not sent, but seen by all processes, read-only. Samples are sent and come back in
+    groups, as many as take 10 ms; where ``combine_batches`` with a fixed size follows at once, a process makes whole
+    batches. Big arrays come back through shared memory, without a copy.
+
+    A process that dies is replaced, and its work done again, with one warning. At a sample where that happens three
+    times in a row, ``WorkerCrashed`` is raised.
+
+    Parameters
+    ----------
+    n
+        The number of processes.
+    name
+        Keeps processes apart that would be equal otherwise.
+    ahead
+        The largest number of samples, or of batches where a process makes whole ones, in the hands of the processes or
+        waiting for them, at least ``n``; by default two groups for each process.
+    blas_threads
+        How many threads a numerical library may start in each process; ``None`` for what it does by itself.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If the extra is not installed.
+
+    Examples
+    --------
+    >>> from pipekit import apply, pipeline, prefetch
+    >>> with pipeline([1, 2, 3], apply(lambda x: x**2, workers=processes(2)), prefetch()) as squares:
+    ...     list(squares)
+    [1, 4, 9]
+    """
+    n = positive_int('n', n)
+    ahead = None if ahead is None else positive_int('ahead', ahead, 'a positive int or None')
+    if ahead is not None and ahead < n:
+        raise ValueError(f'ahead must be at least n, to keep the processes busy, got ahead={ahead} for {n} processes')
+    _check_name(name)
+    if blas_threads is not None:
+        blas_threads = positive_int('blas_threads', blas_threads, 'a positive int or None')
+    missing = [module for module in ('cloudpickle', 'tblib') if find_spec(module) is None]
+    if missing:
+        text = f'processes needs {" and ".join(missing)}: pip install "pipekit-batches[processes]"'
+        raise ModuleNotFoundError(text, name=missing[0])
+    return Processes(n, ahead, blas_threads)
 
 
 class Submits(Protocol):
@@ -71,7 +133,7 @@ class Submits(Protocol):
     def submit(self, function: Callable[..., B], /, *args: Any) -> Future[B]: ...
 
 
-Workers: TypeAlias = Threads | Submits
+Workers: TypeAlias = Threads | Processes | Submits
 
 
 def checked_workers(workers: Any) -> Workers | None:
@@ -81,9 +143,15 @@ def checked_workers(workers: Any) -> Workers | None:
     --------
     >>> checked_workers(4)
     Traceback (most recent call last):
-    TypeError: workers must be threads(n), an executor (something with submit), or None, got 4
+    TypeError: workers must be threads(n), processes(n), an executor (something with submit), or None, got 4
     """
-    if workers is None or isinstance(workers, Threads) or callable(getattr(workers, 'submit', None)):
+    if workers is None or isinstance(workers, Threads | Processes) or callable(getattr(workers, 'submit', None)):
         checked: Workers | None = workers
         return checked
-    raise TypeError(f'workers must be threads(n), an executor (something with submit), or None, got {code(workers)}')
+    kinds = 'threads(n), processes(n), an executor (something with submit), or None'
+    raise TypeError(f'workers must be {kinds}, got {code(workers)}')
+
+
+def _check_name(name: Any) -> None:
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f'name must be a string or None, got {code(name)}')

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..display import code
-from .kinds import Submits, Threads, Workers
+from .kinds import Processes, Submits, Threads, Workers
+from .work import Work
 
-A = TypeVar('A')
-B = TypeVar('B')
+if TYPE_CHECKING:
+    from .process_pool import ProcessPool
 
 
 class Pools:
@@ -20,18 +21,24 @@ class Pools:
 
     def __init__(self) -> None:
         self._own: dict[Threads, ThreadPoolExecutor] = {}
+        self._own_processes: dict[Processes, ProcessPool] = {}
         self._pending: set[Future[Any]] = set()
 
-    def map(self, workers: Workers, function: Callable[[A], B], values: Iterator[A]) -> Iterator[B]:
+    def map(self, workers: Workers, work: Work, values: Iterator[Any]) -> Iterator[Any]:
         """The function's results, in the order of the values; some values ahead of them are worked on."""
+        if isinstance(workers, Processes):
+            return self._processes(workers).map(work, values)
+        return self._map(workers, work, values)
+
+    def _map(self, workers: Threads | Submits, work: Work, values: Iterator[Any]) -> Iterator[Any]:
         executor, ahead = self._executor(workers)
-        waiting: deque[Future[B]] = deque()
+        waiting: deque[Future[Any]] = deque()
         ends: list[BaseException] = []
         try:
             while True:
                 while not ends and len(waiting) < ahead:
                     try:
-                        waiting.append(self._submit(executor, workers, function, next(values)))
+                        waiting.append(self._submit(executor, workers, work, next(values)))
                     except BaseException as error:  # the end, too: it comes after the results that are on their way
                         ends.append(error)
                 if not waiting:
@@ -47,22 +54,33 @@ class Pools:
         """Give up what has not begun: whoever waits for it is told so."""
         for future in list(self._pending):
             future.cancel()
+        for processes in list(self._own_processes.values()):
+            processes.cancel()
 
     def close(self) -> None:
-        """Let the threads end, without waiting for them. What was lent is left as it is."""
+        """Let the threads end, without waiting for them, and end the processes. What was lent is left as it is."""
         for executor in self._own.values():
             executor.shutdown(wait=False, cancel_futures=True)
+        for processes in self._own_processes.values():
+            processes.close()
 
-    def _executor(self, workers: Workers) -> tuple[Submits, int]:
+    def _processes(self, workers: Processes) -> ProcessPool:
+        if workers not in self._own_processes:
+            from .process_pool import ProcessPool  # needs the extra `processes`
+
+            self._own_processes[workers] = ProcessPool(workers)
+        return self._own_processes[workers]
+
+    def _executor(self, workers: Threads | Submits) -> tuple[Submits, int]:
         if not isinstance(workers, Threads):
             return workers, 2 * (os.cpu_count() or 1) + 2
         if workers not in self._own:
             self._own[workers] = ThreadPoolExecutor(workers.n, thread_name_prefix=f'pipekit-{workers!r}')
         return self._own[workers], workers.ahead
 
-    def _submit(self, executor: Submits, workers: Workers, function: Callable[[A], B], value: A) -> Future[B]:
+    def _submit(self, executor: Submits, workers: Workers, work: Work, value: Any) -> Future[Any]:
         try:
-            future = executor.submit(function, value)
+            future = executor.submit(work, value)
         except BaseException as error:
             error.add_note(f'raised by submit of workers={code(workers)}')
             raise
@@ -70,7 +88,7 @@ class Pools:
         future.add_done_callback(self._pending.discard)
         return future
 
-    def _result(self, future: Future[B], workers: Workers) -> B:
+    def _result(self, future: Future[Any], workers: Workers) -> Any:
         try:
             return future.result()
         except BrokenExecutor as error:

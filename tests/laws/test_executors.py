@@ -1,4 +1,4 @@
-"""Law 3, in other processes: the executors of the standard library, of loky and of dask change nothing."""
+"""Law 3, in other processes: ours, and the executors of the standard library, of loky and of dask change nothing."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from dask.distributed import Client, LocalCluster
 
-from pipekit import apply, combine_batches, pipeline, prefetch, shuffle, unpack
+from pipekit import apply, combine_batches, pipeline, prefetch, processes, shuffle, unpack
 from pipekit.testing import check_stage
 
 
@@ -57,9 +57,9 @@ def of_dask():
         yield client.get_executor(pure=False)
 
 
-@pytest.fixture(params=['spawned', 'of_loky', 'of_dask'])
+@pytest.fixture(params=['spawned', 'of_loky', 'of_dask', processes(1), processes(2), processes(3, ahead=5)], ids=str)
 def executor(request):
-    return request.getfixturevalue(request.param)
+    return request.getfixturevalue(request.param) if isinstance(request.param, str) else request.param
 
 
 def test_an_executor_of_processes_changes_nothing(executor):

@@ -1,0 +1,206 @@
+"""Messages between two processes. Their big arrays stay out of the pipe: they lie in memory that both see."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from multiprocessing.connection import Connection
+from types import TracebackType, WrapperDescriptorType
+from typing import Any, TypeAlias
+
+import cloudpickle
+import numpy as np
+from tblib.pickling_support import pickle_exception, pickle_traceback
+
+from ..display import code
+from ..memory import Blocks, Bytes, NoRoom, Views
+from ..structures import fields_of
+
+Place: TypeAlias = tuple[int, int, int]  # a block, where in the region the bytes begin, how many there are
+Pickled: TypeAlias = tuple[bytes, list[Place]]
+Load: TypeAlias = Callable[[], Any]
+
+OUT_OF_PIPE = 1 << 16  # bytes: smaller arrays are faster through it
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """Pickles lambdas, closures and what a notebook defines; errors with all they carry; memory maps by their file.
+
+    Examples
+    --------
+    >>> file = io.BytesIO()
+    >>> Pickler(file).dump(lambda: 3)
+    >>> pickle.loads(file.getvalue())()
+    3
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, BaseException):
+            made_in_c = isinstance(type(obj).__init__, WrapperDescriptorType)
+            # What an __init__ in Python takes, nobody knows: such an error is made again without it.
+            return pickle_exception(obj, builtin_inits=(type(obj).__init__,)) if made_in_c else pickle_exception(obj)
+        if isinstance(obj, TracebackType):
+            return pickle_traceback(obj)
+        if type(obj) is np.memmap and obj.filename is not None and obj.mode in ('r', 'r+', 'w+') and _is_whole(obj):
+            order = 'C' if obj.flags.c_contiguous else 'F'
+            return np.memmap, (obj.filename, obj.dtype, 'r', obj.offset, obj.shape, order)
+        return super().reducer_override(obj)
+
+
+def pickled(value: Any, place: Callable[[Bytes], Place | None], out_of_pipe: int = OUT_OF_PIPE) -> Pickled:
+    """A value as bytes, and the places of those of its arrays that ``place`` has put elsewhere.
+
+    Examples
+    --------
+    >>> body, places = pickled([np.zeros(100_000)], lambda array: (0, 0, array.nbytes))
+    >>> len(body) < 1000, places
+    (True, [(0, 0, 800000)])
+    """
+    places: list[Place] = []
+
+    def stays_in(buffer: pickle.PickleBuffer) -> bool:
+        array = np.frombuffer(buffer.raw(), np.uint8)
+        found = place(array) if array.nbytes >= out_of_pipe else None
+        places.extend([found] if found else [])
+        return found is None
+
+    file = io.BytesIO()
+    Pickler(file, pickle.HIGHEST_PROTOCOL, buffer_callback=stays_in).dump(value)
+    return file.getvalue(), places
+
+
+class Channel:
+    """One end of a connection between two processes.
+
+    Parameters
+    ----------
+    connection
+        What goes through the pipe.
+    outgoing
+        Where this end puts big arrays. With none, or when it is full, they go through the pipe.
+    incoming
+        Where the other end puts them.
+    """
+
+    def __init__(self, connection: Connection, outgoing: Blocks | None, incoming: Views | None):
+        self._connection = connection
+        self._outgoing = outgoing
+        self._incoming = incoming
+        self._lent: Counter[int] = Counter()  # blocks that the other end sees
+        self.no_room: NoRoom | None = None  # why an array had to go through the pipe
+
+    def send(self, header: Any, content: Any = None) -> None:
+        """Send a message: a header that is small and plain, and any content."""
+        self.send_pickled(header, self.pickled(content))
+
+    def pickled(self, content: Any) -> Pickled:
+        """Content as it can be sent to the other end, with its big arrays where that can see them."""
+        held: list[Place] = []
+        try:
+            return pickled(content, lambda array: self._placed(array, held))
+        except BaseException:
+            self._return(block for block, _, _ in held)
+            raise
+
+    def send_pickled(self, header: Any, content: Pickled) -> None:
+        """Send content that has been pickled."""
+        unseen = [] if self._incoming is None else self._incoming.take_unseen()
+        self._connection.send_bytes(pickle.dumps((header, *content, unseen)))
+
+    def receive(self) -> bytes:
+        """Wait for a message.
+
+        Raises
+        ------
+        EOFError, OSError
+            If the other end is gone.
+        """
+        return self._connection.recv_bytes()
+
+    def opened(self, message: bytes) -> tuple[Any, Load, int]:
+        """The header of a message, a function that gives its content, and the size of that in bytes."""
+        header, body, places, unseen = pickle.loads(message)
+        self._return(unseen)
+        incoming = self._incoming
+        buffers = [incoming.of(*place) for place in places] if incoming is not None else []
+        size = len(body) + sum(size for _, _, size in places)
+        return header, lambda: pickle.loads(body, buffers=buffers), size
+
+    def close(self) -> None:
+        """Give the other end up: what it saw may be used again."""
+        self._connection.close()
+        self._return(self._lent.elements())
+        self._lent.clear()
+
+    def _placed(self, array: Bytes, held: list[Place]) -> Place | None:
+        if self._outgoing is None:
+            return None
+        try:
+            held.append(placed(array, self._outgoing))
+        except NoRoom as error:
+            self.no_room = error
+            return None
+        self._lent[held[-1][0]] += 1
+        return held[-1]
+
+    def _return(self, blocks: Iterable[int]) -> None:
+        if self._outgoing is not None:
+            for block in list(blocks):
+                self._lent[block] -= 1
+                self._outgoing.drop(block)
+
+
+def placed(array: Bytes, blocks: Blocks) -> Place:
+    """Hold the bytes of an array for another process, where they are if they are in a block, copied into one if not.
+
+    Examples
+    --------
+    >>> from pipekit.memory import Region
+    >>> placed(np.zeros(5, np.uint8), Blocks(Region()))
+    (0, 0, 5)
+    """
+    found = blocks.start_of(array)
+    if found is None:
+        block = blocks.new(array.nbytes)
+        block[...] = array
+        found = blocks.start_of(block)
+        assert found is not None
+    blocks.hold(found[0])
+    return (*found, array.nbytes)
+
+
+def picklable(value: Any) -> bool:
+    """Whether a value can be pickled.
+
+    Examples
+    --------
+    >>> picklable(lambda: 3), picklable(line for line in 'ab')
+    (True, False)
+    """
+    try:
+        pickled(value, lambda array: (0, 0, 0))
+    except Exception:
+        return False
+    return True
+
+
+def unpicklable_part(value: Any, path: str) -> str:
+    """The first part of a value that cannot be pickled, with its name.
+
+    Examples
+    --------
+    >>> unpicklable_part({'image': 1, 'lines': (line for line in 'ab')}, 'sample')
+    "sample['lines'] is <generator>"
+    """
+    fields = list(enumerate(value)) if isinstance(value, list) else fields_of(value) or []
+    for name, part in fields:
+        if not picklable(part):
+            of_item = isinstance(value, Mapping) or isinstance(name, int)
+            return unpicklable_part(part, path + (f'[{name!r}]' if of_item else f'.{name}'))
+    return f'{path} is {code(value)}'
+
+
+def _is_whole(array: np.memmap[Any, Any]) -> bool:
+    return not isinstance(array.base, np.ndarray) and (array.flags.c_contiguous or array.flags.f_contiguous)

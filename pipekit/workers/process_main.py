@@ -1,0 +1,149 @@
+"""What a worker process does: run functions on the items it is sent, and send back what they give."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Iterable, Iterator
+from functools import lru_cache, partial
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from time import perf_counter
+from typing import Any
+
+from ..display import code
+from ..errors import RemoteError
+from ..memory import Blocks, Region, Views, use_again
+from .channels import Channel, Load, Pickled, Place, picklable, pickled, unpicklable_part
+
+GRACE = 1.0  # seconds that the function which is running has to end in, when nobody waits for it any more
+MARKS = 4096  # bytes at the beginning of a region, which say what the process is doing
+
+
+class Marks:
+    """Which item a process is at, and at which step of it: written by the process, read when it has died.
+
+    Examples
+    --------
+    >>> region = Region()
+    >>> marks = Marks(region)
+    >>> for item in marks.watched('ab', first=6):
+    ...     marks.begin_step()
+    >>> Marks(region).read()
+    (7, 1)
+    """
+
+    def __init__(self, region: Region | None):
+        memory = region.memory if region is not None else bytearray(MARKS)
+        self._marks = memoryview(memory)[:16].cast('q')
+
+    def watched(self, items: Iterable[Any], first: int) -> Iterator[Any]:
+        """The items, the number of each being noted when it begins."""
+        for number, item in enumerate(items, first):
+            self._marks[1] = 0  # first: a step is never taken for one of another item
+            self._marks[0] = number
+            yield item
+
+    def begin_step(self) -> None:
+        """Say that the next step of it begins."""
+        self._marks[1] += 1
+
+    def read(self) -> tuple[int, int]:
+        """The number of the item, and of the step."""
+        return self._marks[0], self._marks[1]
+
+
+def main(connection: int, results: int | None, arguments: int | None) -> None:
+    """Serve until the other end of the connection is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pipe = Connection(connection)
+    region = None if results is None else Region(results)
+    blocks = None if region is None else Blocks(region, MARKS)
+    shared = None if arguments is None else Region(arguments)
+    constants = None if arguments is None else Views(Region(arguments, read_only=True))
+    use_again(blocks)
+    channel = Channel(pipe, blocks, None if shared is None else Views(shared))
+    messages: SimpleQueue[bytes | None] = SimpleQueue()
+    finished = threading.Event()
+    threading.Thread(target=_receive, args=(channel, messages, finished), daemon=True).start()
+    try:
+        channel.send(('started',))
+        _serve(channel, iter(messages.get, None), constants, Marks(region))
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # nobody waits for it any more
+    finally:
+        finished.set()
+
+
+def _receive(channel: Channel, messages: SimpleQueue[bytes | None], finished: threading.Event) -> None:
+    # All is received at once, whatever the process is doing: the other end never waits while it sends, and its end is
+    # noticed in the middle of a function.
+    try:
+        while True:
+            messages.put(channel.receive())
+    except (EOFError, OSError):
+        messages.put(None)
+        if not finished.wait(GRACE):
+            os._exit(1)
+
+
+def _serve(channel: Channel, messages: Iterable[bytes], constants: Views | None, marks: Marks) -> None:
+    functions: dict[int, Load] = {}
+    current, work = None, None
+    for message in messages:
+        (kind, number, *rest), load, _ = channel.opened(message)
+        if kind == 'function':
+            body, places = load()
+            functions[number] = lru_cache(partial(_function, body, places, constants))
+            continue
+        key, first = rest
+        before = perf_counter()
+        try:
+            if current != (number, key):
+                current, work = (number, key), functions[number]().keyed(key)
+            content = _done(channel, work, load(), first, marks)
+        except BaseException as error:  # what is sent here cannot be made here
+            current, content = None, channel.pickled(([], _sendable_error(error)))
+        channel.send_pickled(('done', perf_counter() - before, channel.no_room and str(channel.no_room)), content)
+
+
+def _function(body: bytes, places: list[Place], constants: Views | None) -> Any:
+    buffers = [constants.of(*place) for place in places] if constants is not None else []
+    return pickle.loads(body, buffers=buffers)
+
+
+def _done(channel: Channel, work: Any, items: list[Any], first: int, marks: Marks) -> Pickled:
+    outcomes: list[Any] = []
+    failure: BaseException | None = None
+    try:
+        outcomes.extend(work(item, marks.begin_step) for item in marks.watched(items, first))
+    except BaseException as error:
+        failure = _sendable_error(error)
+    try:
+        return channel.pickled((outcomes, failure))
+    except Exception as error:
+        sound = next(number for number, outcome in enumerate(outcomes) if not picklable(outcome))
+        part = unpicklable_part(outcomes[sound][0], 'sample')
+        doing = work.doing(items[sound], 0)
+        failure = TypeError(f'cannot send the result of {doing} back: {part}, which cannot be pickled: {error}')
+        failure.__cause__ = _sendable_error(error)
+        return channel.pickled((outcomes[:sound], failure))
+
+
+def _sendable_error(error: BaseException) -> BaseException:
+    try:
+        body, _ = pickled(error, lambda array: None)
+        again = pickle.loads(body)
+        if (
+            type(again) is type(error)
+            and len(again.args) == len(error.args)
+            and vars(again).keys() == vars(error).keys()
+        ):
+            return error
+    except BaseException:  # whatever pickling it makes of it
+        pass
+    text = ''.join(traceback.format_exception(error))
+    return RemoteError(type(error).__qualname__, [code(argument) for argument in error.args], text)

@@ -1,0 +1,269 @@
+"""The processes that ``processes(n)`` asks for: fed in order, replaced when they die, stopped."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from itertools import groupby, islice
+from multiprocessing.connection import wait
+from time import monotonic
+from typing import Any
+from warnings import warn
+
+from ..display import code
+from ..errors import WorkerCrashed
+from ..memory import Blocks, Bytes, NoRoom, Region
+from .channels import Pickled, Place, picklable, pickled, placed, unpicklable_part
+from .kinds import Processes
+from .process_main import GRACE
+from .work import Work
+from .worker_process import Item, Job, WorkerProcess
+
+PATIENCE = GRACE + 0.5  # seconds after which a process that was told to end is killed
+LARGEST_GROUP = 512
+SHARED_ONCE = 1 << 20  # bytes: a function's larger arrays are not sent, but seen by all processes
+CRASHES, FAILED_STARTS = 3, 10  # in a row, which are an error
+
+logger = logging.getLogger('pipekit')
+
+
+class ProcessPool:
+    """The processes, from the first item on to ``close``."""
+
+    def __init__(self, kind: Processes):
+        self._kind = kind
+        self._workers: list[WorkerProcess] = []
+        self._cancelled = False
+        self._lock = threading.Lock()  # for these two, which ``cancel`` looks at in another thread
+        self._functions: dict[Any, tuple[int, Pickled, Work]] = {}
+        self._constants: dict[tuple[int, int], tuple[Place, Bytes]] = {}  # what all see, by its address and size here
+        self._warned: set[str] = set()
+        self._failed_starts = 0
+        self._times_out_of_memory = times_out_of_memory()
+        self._shared = self._region()
+        self._blocks = None if self._shared is None else Blocks(self._shared)
+
+    def map(self, work: Work, values: Iterator[Any]) -> Iterator[Any]:
+        """The results, in the order of the values; some values ahead of them are worked on."""
+        n, ahead = self._kind.n, self._kind.ahead
+        job = self._job(work, LARGEST_GROUP if ahead is None else max(1, ahead // (2 * n)))
+        waiting: deque[Item] = deque()
+        ends: list[BaseException] = []
+        try:
+            while True:
+                while not ends and len(waiting) + job.group_size <= (ahead or 2 * n * job.group_size):
+                    items, end = _taken(values, job.group_size)
+                    ends += [] if end is None else [end]  # it comes after the results that are on their way
+                    waiting.extend(items)
+                    self._give(job, items)
+                    del items
+                if not waiting:
+                    break
+                yield self._result(waiting.popleft())
+        finally:
+            for item in waiting:
+                item.finish(error=CancelledError())
+        if not isinstance(ends[0], StopIteration):
+            raise ends.pop()
+
+    def cancel(self) -> None:
+        """Let the processes end, and whoever waits for them be told so. May be called in any thread."""
+        with self._lock:
+            self._cancelled = True
+            for worker in self._workers:
+                worker.tell_to_end()
+
+    def close(self) -> None:
+        """End the processes: they may finish what they are doing, for a second, and are killed after that."""
+        self.cancel()
+        deadline = monotonic() + PATIENCE
+        for worker in self._workers:
+            worker.end(deadline - monotonic())
+        self._workers.clear()
+        if self._shared is not None:
+            self._shared.close_descriptor()
+        self._shared = self._blocks = None
+
+    def _job(self, work: Work, largest_group: int) -> Job:
+        if work.identity not in self._functions:
+            try:
+                function = pickled(work.keyed(()), self._placed_once, SHARED_ONCE)
+            except Exception as error:
+                culprit = next((function for function in work.functions if not picklable(function)), work)
+                text = f'cannot send {code(culprit)} to {code(self._kind)}, because it cannot be pickled: {error}'
+                raise TypeError(text) from error
+            self._functions[work.identity] = len(self._functions), function, work
+        number, function, _ = self._functions[work.identity]
+        return Job(work, number, function, largest_group)
+
+    def _placed_once(self, array: Bytes) -> Place | None:
+        if self._blocks is None:
+            return None
+        address = array.ctypes.data, array.nbytes
+        try:
+            if address not in self._constants:
+                self._constants[address] = placed(array, self._blocks), array
+        except NoRoom as error:
+            self._warn_of_pipe(error)
+            return None
+        return self._constants[address][0]
+
+    def _give(self, job: Job, items: list[Item]) -> None:
+        if not items:
+            return
+        while len(self._workers) < self._kind.n:
+            self._start()
+        self._listen(0)
+        self._give_to(min(self._workers, key=lambda worker: len(worker.groups)), job, items)
+
+    def _give_to(self, worker: WorkerProcess, job: Job, items: list[Item]) -> None:
+        try:
+            content = worker.channel.pickled([item.value for item in items])
+        except Exception as error:
+            self._give_one_by_one(worker, job, items, error)
+        else:
+            worker.give(job, items, content)
+        self._warn_of_pipe(worker.channel.no_room)
+
+    def _give_one_by_one(self, worker: WorkerProcess, job: Job, items: list[Item], error: Exception) -> None:
+        if len(items) > 1:
+            for item in items:
+                self._give_to(worker, job, [item])
+            return
+        part = unpicklable_part(job.work.values(items[0].value), 'sample')
+        doing = job.work.doing(items[0].value, 1)
+        raised = TypeError(f'cannot send to {code(self._kind)}: {part}, which cannot be pickled, for {doing}: {error}')
+        raised.__cause__ = error
+        items[0].finish(error=raised)
+
+    def _result(self, item: Item) -> Any:
+        while not item.done:
+            self._listen(None)
+        if item.error is not None:
+            raise item.error
+        return item.outcome
+
+    def _listen(self, timeout: float | None) -> None:
+        owners = {sign: worker for worker in self._workers for sign in worker.signs}
+        for worker in {owners[sign] for sign in wait(owners, timeout)}:
+            try:
+                for message in worker.messages():
+                    self._heed(worker, message)
+            except (EOFError, OSError):
+                self._replace(worker)
+
+    def _heed(self, worker: WorkerProcess, message: bytes) -> None:
+        (kind, *rest), load, size = worker.channel.opened(message)
+        if kind == 'started':
+            worker.started, self._failed_starts = True, 0
+            return
+        seconds, no_room = rest
+        self._warn_of_pipe(no_room)
+        job, items = worker.groups.popleft()
+        job.learn(len(items), seconds, size)
+        try:
+            outcomes, failure = load()
+        except BaseException as error:  # the class of a result may not be importable here
+            outcomes, failure = [], error
+        for item, outcome in zip(items, outcomes, strict=False):
+            item.finish(outcome)
+        for number, item in enumerate(items[len(outcomes) :]):
+            item.finish(error=CancelledError() if number else failure)
+
+    def _start(self) -> WorkerProcess:
+        worker = WorkerProcess(self._shared, self._blocks, self._region(), self._kind.blas_threads)
+        with self._lock:
+            self._workers.append(worker)
+            if self._cancelled:
+                worker.tell_to_end()
+        return worker
+
+    def _replace(self, worker: WorkerProcess) -> None:
+        if self._cancelled:
+            raise CancelledError
+        with self._lock:
+            self._workers.remove(worker)
+        exit_code = worker.end(PATIENCE)
+        ended = self._how_it_ended(exit_code)
+        self._failed_starts += not worker.started
+        if self._failed_starts == FAILED_STARTS:
+            text = f'{FAILED_STARTS} processes of {code(self._kind)} {ended}, one after the other, as they started'
+            raise WorkerCrashed(text, exit_code)
+        number, step = worker.at()
+        successor = self._start()
+        doing = ''
+        for job, items in worker.groups:
+            unfinished = [item for item in items if not item.done]
+            for is_guilty, group in groupby(unfinished, lambda item: item.number == number):
+                alone = list(group)  # the others are to be done, whatever becomes of the guilty one
+                if is_guilty and step:
+                    doing = f' during {job.work.doing(alone[0].value, step)}'
+                    alone = [item for item in alone if not self._is_given_up(item, step, ended + doing, exit_code)]
+                if alone:
+                    self._give_to(successor, job, alone)
+        self._warn_once('crash', f'a process of {code(self._kind)} {ended}{doing}; another one does its work again')
+
+    def _is_given_up(self, item: Item, step: int, ended: str, exit_code: int) -> bool:
+        item.crashes = item.crashes + 1 if item.step == step else 1
+        item.step = step
+        if item.crashes == CRASHES:
+            text = f'a process of {code(self._kind)} {ended}, for the {CRASHES}rd time in a row'
+            item.finish(error=WorkerCrashed(text, exit_code))
+        return item.done
+
+    def _how_it_ended(self, exit_code: int) -> str:
+        if exit_code >= 0:
+            return f'ended with the exit code {exit_code}'
+        with suppress(ValueError):
+            name = signal.Signals(-exit_code).name
+            of_memory = exit_code == -signal.SIGKILL and times_out_of_memory() > self._times_out_of_memory
+            return f'was killed by {name}' + (', as the system had run out of memory,' if of_memory else '')
+        return f'was killed by the signal {-exit_code}'
+
+    def _region(self) -> Region | None:
+        try:
+            return Region()
+        except (OSError, ValueError) as error:
+            self._warn_of_pipe(error)
+            return None
+
+    def _warn_of_pipe(self, reason: Exception | str | None) -> None:
+        if reason is not None:
+            text = (
+                f'big arrays go through a pipe to and from {code(self._kind)}, which is several times slower: {reason}'
+            )
+            self._warn_once('pipe', text)
+
+    def _warn_once(self, topic: str, text: str) -> None:
+        if topic in self._warned:
+            logger.info(text)
+        else:
+            self._warned.add(topic)
+            warn(text, RuntimeWarning, stacklevel=2)
+
+
+def times_out_of_memory() -> int:
+    """How many times the system has ended a process because memory had run out, as far as it tells.
+
+    Examples
+    --------
+    >>> times_out_of_memory() >= 0
+    True
+    """
+    with suppress(OSError, ValueError), open('/proc/vmstat', encoding='ascii') as file:
+        return int(next((line.split()[1] for line in file if line.startswith('oom_kill ')), 0))
+    return 0
+
+
+def _taken(values: Iterator[Any], n: int) -> tuple[list[Item], BaseException | None]:
+    items: list[Item] = []
+    try:
+        items.extend(map(Item, islice(values, n)))
+    except BaseException as error:
+        return items, error
+    return items, None if len(items) == n else StopIteration()

@@ -1,0 +1,181 @@
+"""A worker process as its parent sees it: started, given items, heard, ended."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from ..memory import Blocks, Region, Views
+from .channels import Channel, Pickled
+from .process_main import Marks, main
+
+BOOT = """import pickle, sys
+sys.path[:], sys.argv = pickle.load(sys.stdin.buffer)
+main, arguments = pickle.load(sys.stdin.buffer)
+main(*arguments)"""
+SECONDS, BYTES = 0.01, 8 << 20  # items are grouped until a group takes so long, or is so large
+BLAS = ('BLIS', 'MKL', 'NUMBA', 'NUMEXPR', 'OMP', 'OPENBLAS', 'VECLIB_MAXIMUM')
+
+
+class Item:
+    """One value that a function is to be called with, and what came of it."""
+
+    __slots__ = ('crashes', 'done', 'error', 'number', 'outcome', 'step', 'value')
+
+    def __init__(self, value: Any):
+        self.value = value
+        self.number = 0  # among those that its process has been given
+        self.step = self.crashes = 0  # processes that died in a row at this step of it
+        self.outcome: Any = None
+        self.error: BaseException | None = None
+        self.done = False
+
+    def finish(self, outcome: Any = None, error: BaseException | None = None) -> None:
+        """Set what came of it."""
+        self.outcome, self.error, self.value, self.done = outcome, error, None, True
+
+
+class Job:
+    """A function that processes call, and how many items of its are sent at a time.
+
+    Parameters
+    ----------
+    work
+        The function.
+    number
+        What the processes know it by.
+    function
+        The function as it is sent, once to each process.
+    largest_group
+        The most items to send at a time.
+
+    Examples
+    --------
+    A millisecond each: the groups grow until they take about ten.
+
+    >>> job = Job(None, 0, (b'', []), largest_group=100)
+    >>> for _ in range(5):
+    ...     job.learn(job.group_size, 0.001 * job.group_size, 0)
+    >>> job.group_size
+    10
+    """
+
+    def __init__(self, work: Any, number: int, function: Pickled, largest_group: int):
+        self.work = work
+        self.number = number
+        self.function = function
+        self.group_size = 1
+        self._largest_group = largest_group
+
+    def learn(self, items: int, seconds: float, n_bytes: int) -> None:
+        """Choose the size of the next groups from what a group has taken."""
+        fitting = min(SECONDS / max(seconds / items, 1e-9), BYTES / max(n_bytes / items, 1))
+        self.group_size = max(1, min(round(fitting), 2 * self.group_size, self._largest_group))
+
+
+class WorkerProcess:
+    """A process, and the items that it has been given."""
+
+    def __init__(self, shared: Region | None, outgoing: Blocks | None, results: Region | None, threads: int | None):
+        ours, theirs = socket.socketpair()
+        regions = [None if region is None else region.descriptor for region in (results, shared)]
+        limits = {} if threads is None else {f'{library}_NUM_THREADS': str(threads) for library in BLAS}
+        self._socket = ours
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, *subprocess._args_from_interpreter_flags(), '-c', BOOT],  # type: ignore[attr-defined]
+                stdin=subprocess.PIPE,
+                pass_fds=[theirs.fileno(), *(descriptor for descriptor in regions if descriptor is not None)],
+                env=os.environ | limits,
+                process_group=0,  # a Ctrl-C in the terminal is not meant for it
+            )
+            with suppress(BrokenPipeError), self._process.stdin as pipe:  # type: ignore[union-attr]
+                pickle.dump((sys.path, sys.argv), pipe)
+                pickle.dump((main, (theirs.fileno(), *regions)), pipe)
+            self.connection = Connection(os.dup(ours.fileno()))
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            if results is not None:
+                results.close_descriptor()
+        self.channel = Channel(self.connection, outgoing, None if results is None else Views(results))
+        self.groups: deque[tuple[Job, list[Item]]] = deque()
+        self._known: set[int] = set()  # the functions that it has been sent
+        self.started = False
+        self._marks = Marks(results)
+        self._numbers = count(1)
+        self._sentinel = _sentinel(self._process.pid)
+
+    @property
+    def signs(self) -> list[Any]:
+        """What there is to wait for."""
+        return [self.connection] if self._sentinel is None else [self.connection, self._sentinel]
+
+    def give(self, job: Job, items: list[Item], content: Pickled) -> None:
+        """Send it items; if it is no more, that shows when it is heard next."""
+        for item in items:
+            item.number = next(self._numbers)
+        self.groups.append((job, items))
+        with suppress(OSError):
+            if job.number not in self._known:
+                self._known.add(job.number)
+                self.channel.send(('function', job.number), job.function)
+            self.channel.send_pickled(('items', job.number, job.work.key, items[0].number), content)
+
+    def messages(self) -> Iterator[bytes]:
+        """What it has sent, up to now or to its end.
+
+        Raises
+        ------
+        EOFError, OSError
+            If it is no more.
+        """
+        while self.connection.poll():
+            yield self.channel.receive()
+        if self._process.poll() is not None:
+            raise EOFError
+
+    def at(self) -> tuple[int, int]:
+        """The number of the item that it is at, or was when it died, and the step of it."""
+        return self._marks.read()
+
+    def tell_to_end(self) -> None:
+        """Let it end after what it is doing. May be called in any thread."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def end(self, patience: float) -> int:
+        """Wait for its end, kill it if that takes too long, and return its exit code."""
+        self.tell_to_end()
+        with suppress(subprocess.TimeoutExpired):
+            if self._sentinel is None:
+                self._process.wait(max(patience, 0))
+            elif wait([self._sentinel], max(patience, 0)):
+                self._process.wait()
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        if self._sentinel is not None:
+            os.close(self._sentinel)
+        self._socket.close()
+        self.channel.close()
+        return self._process.returncode
+
+
+def _sentinel(pid: int) -> int | None:
+    # Ready when the process is no more, although one that it has started itself may still hold its end of the pipe.
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):  # not on this system
+        return None
