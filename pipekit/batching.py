@@ -12,6 +12,7 @@ from .descriptions import described
 from .display import code
 from .functions import takes_rng
 from .pipelines import Chunks, Composed, Each, Stage
+from .places import raise_noted
 from .streams import Context, Upstream
 from .workers.kinds import Workers, checked_workers
 
@@ -118,18 +119,24 @@ def combine_batches(
 
 def _adaptive(should_add: Callable[[list[Any], Any], object], drop_last: bool) -> Stage[Any, Any]:
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[list[Any]]:
-        return _adaptive_chunks(upstream(cursor, context), should_add, drop_last)
+        def adds(chunk: list[Any], value: Any, after: Cursor, before: Cursor) -> bool:
+            try:
+                return bool(should_add(chunk, value))
+            except BaseException as error:
+                raise_noted(error, context.place, value, after, before)
 
-    return Stage(open_on)
+        return _adaptive_chunks(upstream(cursor, context), adds, drop_last)
+
+    return Stage(open_on, keeps_cursors=True)
 
 
 def _adaptive_chunks(
-    pairs: Pairs[Any], should_add: Callable[[list[Any], Any], object], drop_last: bool
+    pairs: Pairs[Any], adds: Callable[[list[Any], Any, Cursor, Cursor], bool], drop_last: bool
 ) -> Pairs[list[Any]]:
     chunk: list[Any] = []
     last = START
     for value, cursor in pairs:
-        if chunk and not should_add(chunk, value):
+        if chunk and not adds(chunk, value, cursor, last):
             full, chunk = [chunk], []
             yield full.pop(), last
         chunk.append(value)

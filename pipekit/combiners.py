@@ -159,13 +159,16 @@ def _stacked(leaves: Leaves, kinds: set[type], path: Path) -> Array:
 
 def _concatenated(arrays: list[Array], leaves: Leaves, path: Path) -> Array:
     shape = arrays[0].shape
+    failure = None
     try:
         # One copy, without the view per array that np.stack takes. It finds most of what may differ.
         batch = np.concatenate(arrays, out=_room_for(arrays)) if shape else np.stack(arrays)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError) as error:
+        failure = error  # out of this block, so that what is found is not shown as an error in handling another one
+    if failure is not None:
         _check_shapes(arrays, path)
         _dtype(arrays, leaves, path)
-        raise
+        raise failure
     if shape and set(map(len, arrays)) != {shape[0]}:
         _check_shapes(arrays, path)
     if batch.dtype.kind not in NUMERIC:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, islice, takewhile
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 
 from more_itertools import chunked
 
@@ -16,12 +16,20 @@ from .descriptions import Call, Description
 from .display import call_code, code
 from .errors import NotResumable
 from .iterables import opened_once, source_of
+from .places import NOWHERE, Place, ordinal
 from .streams import Context, In, In_contra, Out, Out_co, Stream, T, Upstream
-from .tasks import BatchTask, Chunk, Part, Task, function_of_pairs
+from .tasks import BatchTask, Chunk, Part, Task, function_of_pairs, located
 from .workers.kinds import Processes, Workers
 
 OpenStage: TypeAlias = Callable[[Upstream[In], Cursor, Context], Pairs[Out]]
-NumberedStep: TypeAlias = tuple[Any, int]  # a stage, and the how-manieth with its seed it is
+
+
+class Step(NamedTuple):
+    """A stage in a pipeline: the how-manieth with its seed it is, and where it stands."""
+
+    stage: Any
+    ordinal: int
+    place: Place
 
 
 class Stage(Description, Generic[In_contra, Out_co]):
@@ -41,6 +49,8 @@ class Stage(Description, Generic[In_contra, Out_co]):
         Whether the stage resumes by starting again and skipping.
     keeps_structure
         Whether the stage hands on values as they are, or none.
+    keeps_cursors
+        Whether the stage hands on cursors of its upstream as they are, so that it may be opened at any of them.
 
     Examples
     --------
@@ -58,6 +68,7 @@ class Stage(Description, Generic[In_contra, Out_co]):
         reopens_upstream: bool = False,
         replays: bool = False,
         keeps_structure: bool = False,
+        keeps_cursors: bool = False,
     ):
         self._open_on = open_on
         options = {
@@ -65,6 +76,7 @@ class Stage(Description, Generic[In_contra, Out_co]):
             'reopens_upstream': reopens_upstream,
             'replays': replays,
             'keeps_structure': keeps_structure,
+            'keeps_cursors': keeps_cursors,
         }
         given = {name: value for name, value in options.items() if value is not None and value is not False}
         self._call = Call(Stage, (open_on,), given)  # until a factory marked as described says better
@@ -72,6 +84,7 @@ class Stage(Description, Generic[In_contra, Out_co]):
         self.reopens_upstream = reopens_upstream
         self.replays = replays
         self.keeps_structure = keeps_structure
+        self.keeps_cursors = keeps_cursors
 
     def open_on(self, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Out_co]:
         """The pairs that the stage makes of those of its upstream."""
@@ -105,19 +118,19 @@ class Each(Stage[In_contra, Out_co]):
     """
 
     def __init__(self, function: Callable[..., Out_co], *, seed: int | None = None, workers: Workers | None = None):
-        super().__init__(_open_otherwise, seed=seed)
+        super().__init__(_open_otherwise, seed=seed, keeps_cursors=True)
         self.function = function
         self.workers = workers
 
     def open_on(self, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Out_co]:
-        return _open_each([(self, context.ordinal)], upstream, cursor, context)
+        return _open_each([Step(self, context.ordinal, context.place or NOWHERE)], upstream, cursor, context)
 
 
 class Chunks(Stage[Any, Any]):
     """A stage that makes lists of so many values, without a look at them."""
 
     def __init__(self, size: int, drop_last: bool):
-        super().__init__(_open_otherwise)
+        super().__init__(_open_otherwise, keeps_cursors=True)
         self.size = size
         self.drop_last = drop_last
 
@@ -125,7 +138,7 @@ class Chunks(Stage[Any, Any]):
         chunks = map(_turned, chunked(upstream(cursor, context), self.size))
         return filter(lambda chunk: len(chunk[0]) == self.size, chunks) if self.drop_last else chunks
 
-    def chunks(self, pairs: Pairs[Any]) -> Iterator[Chunk]:
+    def chunks(self, pairs: Pairs[Any], start: Cursor) -> Iterator[Chunk]:
         """The pairs themselves in chunks. The one that is dropped, or that an error ends, is among them."""
         ends: list[BaseException] = []
         while not ends:
@@ -137,7 +150,9 @@ class Chunks(Stage[Any, Any]):
             if len(chunk) < self.size:
                 ends.append(StopIteration())
             if chunk:
-                yield Chunk(chunk, len(chunk) == self.size or (len(ends) == 1 and not self.drop_last))
+                is_whole = len(chunk) == self.size or (len(ends) == 1 and not self.drop_last)
+                before, start = start, chunk[-1][1]
+                yield Chunk(chunk, before, is_whole)
         if not isinstance(ends[0], StopIteration):
             raise ends.pop(0)
 
@@ -224,13 +239,26 @@ class Pipeline(Stream[Out_co]):
         return self._stages
 
     def open(self, cursor: Cursor, context: Context) -> Pairs[Out_co]:
-        met = Counter(self._source.seeds)
         upstream: Upstream[Any] = partial(_open_source, self._source)
-        steps = [(step, _ordinal(step, met)) for step in self._steps]
+        steps = self._placed
         while steps:
             opened, steps = _first_together(steps, context)
             upstream = partial(opened, upstream)
         return upstream(cursor, context)
+
+    @cached_property
+    def _placed(self) -> list[Step]:
+        met = Counter(self._source.seeds)
+        total = 1 + len(self._stages)
+        placed = []
+        for number, stage in enumerate(self._stages, 2):
+            label = f'{code(stage)}, the {ordinal(number)} of {total} stages'
+            is_plain = all(later.keeps_cursors for other in self._stages[number - 1 :] for later in other.steps)
+            place = Place(label, number, (), is_plain)
+            first, *others = stage.steps
+            placed.append(Step(first, _ordinal(first, met), place))
+            placed += [Step(step, _ordinal(step, met), place._replace(noun='batch')) for step in others]
+        return placed
 
     def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
         watched = [_watching(partial(watch, 0))]
@@ -253,6 +281,13 @@ class Pipeline(Stream[Out_co]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Pipeline, (self._source, self._stages)
+
+    def _up_to(self, stage: int) -> Pipeline[Any]:
+        part: Pipeline[Any] = Pipeline(self._source, self._stages[: stage - 1])
+        part._placed = [
+            placed for placed in self._placed if placed[2].number <= stage
+        ]  # as they are called in the whole
+        return part
 
 
 def flat(stages: Iterable[Stage[Any, Any]]) -> tuple[Stage[Any, Any], ...]:
@@ -278,59 +313,60 @@ def _open_source(source: Stream[Any], cursor: Cursor, context: Context) -> Pairs
     return source.open(cursor, context._replace(ordinal=0))
 
 
-def _first_together(steps: list[NumberedStep], context: Context) -> tuple[OpenStage[Any, Any], list[NumberedStep]]:
+def _first_together(steps: list[Step], context: Context) -> tuple[OpenStage[Any, Any], list[Step]]:
     """How to open as many of the steps as can be run as one, and the others."""
     each, others = _neighbours(steps, context)
     if not each:
-        (step, ordinal), *others = steps
-        return partial(_open_step, step, ordinal), others
-    workers = each[0][0].workers
-    if isinstance(workers, Processes) and context.pools is not None and others and isinstance(others[0][0], Chunks):
+        return partial(_open_step, steps[0]), steps[1:]
+    workers = each[0].stage.workers
+    if isinstance(workers, Processes) and context.pools is not None and others and isinstance(others[0].stage, Chunks):
         whole, rest = _neighbours(others[1:], context)
-        if whole and whole[0][0].workers is None:
+        if whole and whole[0].stage.workers is None:
             whole, rest = whole[:1], others[2:]  # what follows it has not asked for processes
-        if whole and whole[0][0].workers in (None, workers):
-            return partial(_open_batches, each, others[0][0], whole), rest
+        if whole and whole[0].stage.workers in (None, workers):
+            return partial(_open_batches, each, others[0].stage, whole), rest
     return partial(_open_each, each), others
 
 
-def _neighbours(steps: list[NumberedStep], context: Context) -> tuple[list[NumberedStep], list[NumberedStep]]:
-    if not steps or not isinstance(steps[0][0], Each) or not context.fused:
+def _neighbours(steps: list[Step], context: Context) -> tuple[list[Step], list[Step]]:
+    if not steps or not isinstance(steps[0].stage, Each) or not context.fused:
         return [], steps
-    workers = steps[0][0].workers
-    n = len(list(takewhile(lambda step: isinstance(step[0], Each) and step[0].workers == workers, steps)))
+    workers = steps[0].stage.workers
+    n = len(list(takewhile(lambda step: isinstance(step.stage, Each) and step.stage.workers == workers, steps)))
     return steps[:n], steps[n:]
 
 
-def _open_step(step: Stage[Any, Any], ordinal: int, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Any:
-    return step.open_on(upstream, cursor, context._replace(ordinal=ordinal))
+def _open_step(step: Step, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Any:
+    return step.stage.open_on(
+        upstream, cursor, context._replace(ordinal=step.ordinal, place=step.place.at(context.key))
+    )
 
 
-def _open_each(steps: Sequence[NumberedStep], upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+def _open_each(steps: Sequence[Step], upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
     pairs = upstream(cursor, context)
-    workers = steps[0][0].workers
+    workers = steps[0].stage.workers
     if workers is not None and context.pools is not None:
-        return context.pools.map(workers, Task(_parts(steps), context.key), pairs)
+        return context.pools.map(workers, Task(_parts(steps), context.key), located(pairs, cursor))
     # A map of a function of pairs, unlike a generator's loop, holds no value while its consumer works.
-    return map(function_of_pairs(_parts(steps), context.key), pairs)
+    return map(function_of_pairs(_parts(steps), context.key, cursor), pairs)
 
 
 def _open_batches(
-    each: Sequence[NumberedStep],
+    each: Sequence[Step],
     chunks: Chunks,
-    whole: Sequence[NumberedStep],
+    whole: Sequence[Step],
     upstream: Upstream[Any],
     cursor: Cursor,
     context: Context,
 ) -> Pairs[Any]:
     assert context.pools is not None
     task = BatchTask(Task(_parts(each), context.key), Task(_parts(whole), context.key))
-    made = context.pools.map(each[0][0].workers, task, chunks.chunks(upstream(cursor, context)))
+    made = context.pools.map(each[0].stage.workers, task, chunks.chunks(upstream(cursor, context), cursor))
     return filter(None, made)  # there is none of a chunk that is not whole
 
 
-def _parts(steps: Sequence[NumberedStep]) -> list[Part]:
-    return [Part(step.function, step.seed, ordinal) for step, ordinal in steps]
+def _parts(steps: Sequence[Step]) -> list[Part]:
+    return [Part(stage.function, stage.seed, ordinal, place) for stage, ordinal, place in steps]
 
 
 def _turned(pairs: list[Pair[Any]]) -> Pair[list[Any]]:

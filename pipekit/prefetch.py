@@ -19,8 +19,9 @@ from .descriptions import Description, described
 from .display import Table, call_code
 from .errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
 from .feed import END, END_OF_PASS, ERROR, Feed, items_in_passes, items_one_after_another, running
+from .places import hide_own_frames
 from .states import STATE_VERSION, as_lists, checked_counts
-from .streams import Context, Stream
+from .streams import Context, Stream, explain
 from .workers.pools import Pools
 
 T = TypeVar('T')
@@ -202,6 +203,30 @@ class BatchIterator(Generic[T]):
         if feed is not None:
             feed.ends_within(PATIENCE)
 
+    def replay(self, cursor: Any, *, stage: int | None = None, key: tuple[Any, ...] = ()) -> Any:
+        """Make the batch after a cursor again, in the calling thread: the batch that followed a state, from its cursor.
+
+        Parameters
+        ----------
+        cursor
+            The ``'cursor'`` of a ``state_dict()``, or the one in the note on an error.
+        stage, key
+            As for ``replay`` of a pipeline.
+
+        Examples
+        --------
+        >>> from pipekit import combine_batches, pipeline, sample
+        >>> with pipeline(sample('abc', seed=0), combine_batches(2, ''.join), prefetch(3)) as batches:
+        ...     states = [batches.state_dict() for batch in batches]
+        >>> batches.replay(states[0]['cursor'])
+        'ba'
+        """
+        before = cursor_of(cursor)
+        if self._per_epoch is None and isinstance(before, tuple) and not key:
+            number, before = parts_of(before, [int, None], self)
+            key = Context().in_pass(number).key
+        return self.pipeline.replay(before, stage=stage, key=key)
+
     def describe(self) -> Table:
         """``describe()`` of the pipeline."""
         return self.pipeline.describe()
@@ -252,6 +277,7 @@ class BatchIterator(Generic[T]):
             epoch.over = True
             feed.first.clear()
             self._stop_feed()  # the next epoch opens it again at the position: the error may have been a passing one
+            explain(value[0], 'batches', self._position[0])
             raise value.pop()  # popped: were it still in reach of its own traceback, it would stay in memory
         if mark is END_OF_PASS:
             self._position = value, delivered
@@ -332,8 +358,12 @@ class _Epoch(Iterator[T]):
             return self._batches._next(self)
         except PipekitError:
             raise
-        except BaseException:  # an epoch is over after an error, as a generator is
+        except StopIteration:
             self.over = True
+            raise
+        except BaseException as error:  # an epoch is over after an error, as a generator is
+            self.over = True
+            hide_own_frames(error)
             raise
 
 

@@ -15,9 +15,9 @@ from .descriptions import described
 from .display import code, structure
 from .functions import Unpacking, may_take_rng, takes_rng
 from .pipelines import Each, Passing, Stage
+from .places import raise_noted
 from .randomness import Generators, random_order
 from .streams import Context, Upstream, passes
-from .tasks import STRAY_STOP
 from .workers.kinds import Workers, checked_workers
 
 if TYPE_CHECKING:
@@ -111,13 +111,21 @@ def keep(predicate: Callable[[Any], object]) -> Passing:
             f'predicate cannot be random, got {code(predicate)}, which takes rng; draw in an apply before it'
         )
 
-    def is_kept(pair: Pair[Any]) -> bool:
-        try:
-            return bool(predicate(pair[0]))
-        except StopIteration as error:
-            raise RuntimeError(STRAY_STOP) from error
+    def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+        last = cursor
 
-    return Passing(lambda upstream, cursor, context: filter(is_kept, upstream(cursor, context)))
+        def is_kept(pair: Pair[Any]) -> bool:
+            nonlocal last
+            try:
+                kept = bool(predicate(pair[0]))
+            except BaseException as error:
+                raise_noted(error, context.place, *pair, last)
+            last = pair[1]
+            return kept
+
+        return filter(is_kept, upstream(cursor, context))
+
+    return Passing(open_on, keeps_cursors=True)
 
 
 class Flattening(Stage[Any, Any]):

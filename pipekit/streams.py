@@ -12,9 +12,12 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 
+from .arguments import positive_int
 from .cursors import START, Cursor, Pair, Pairs, counted, cursor_of
 from .descriptions import Description
 from .display import Table, code, structure
+from .errors import PipekitError
+from .places import Note, Place, add_note, hide_own_frames, is_noted
 from .randomness import Generators, Key
 from .workers.pools import Pools
 
@@ -42,13 +45,14 @@ class Context(NamedTuple):
     ``key`` tells apart what would otherwise draw alike: the pass of a repeated stream and the branch of a mix.
     ``ordinal`` is the how-manieth stage with its seed a stage is. ``fused`` says whether neighbouring stages may be run
     together; values and cursors are the same if they are not. ``pools`` is what the workers of the stages run in;
-    without it, everything runs in the calling thread.
+    without it, everything runs in the calling thread. ``place`` is the stage that is opened, for the notes on errors.
     """
 
     key: Key = ()
     ordinal: int = 0
     fused: bool = True
     pools: Pools | None = None
+    place: Place | None = None
 
     def in_pass(self, number: int) -> Context:
         """The context of a pass; the first one is that of a stream that is not repeated."""
@@ -67,11 +71,15 @@ class Context(NamedTuple):
         return Generators(seed, (self.ordinal, *self.key))
 
 
+ALONE = Context()
+
+
 class Stream(ABC, Generic[Out_co]):
     """An immutable description of a sequence of values, which may have no end. Every ``iter`` starts it again."""
 
     seeds: tuple[int, ...] = ()
     reopens: bool = True  # whether it can be opened more than once
+    _branches: Sequence[Stream[Any]] = ()  # what its source is mixed of
 
     @abstractmethod
     def open(self, cursor: Cursor, context: Context) -> Pairs[Out_co]:
@@ -120,6 +128,54 @@ class Stream(ABC, Generic[Out_co]):
         [9, 16]
         """
         return StreamIterator(self, cursor_of(cursor))
+
+    def replay(self, cursor: Cursor, *, stage: int | None = None, key: tuple[Any, ...] = ()) -> Out_co:
+        """Make the value after a cursor again, in the calling thread, with the same randomness.
+
+        The note on an error has the call that runs the sample again at which it was raised: under a debugger, say.
+
+        Parameters
+        ----------
+        cursor
+            As for ``resume``.
+        stage
+            How many stages to run, the source being the first; all by default.
+        key
+            The passes and branches of a ``mix`` that the stage was in.
+
+        Raises
+        ------
+        ValueError
+            If a stage here cannot have made this cursor, or there is nothing after it.
+
+        Examples
+        --------
+        >>> from pipekit import apply, combine_batches, pipeline
+        >>> inverses = pipeline([2, 1, 0], apply(lambda x: 1 / x), combine_batches(2))
+        >>> inverses.replay(0)
+        array([0.5, 1. ])
+        >>> inverses.replay(2)
+        Traceback (most recent call last):
+        ZeroDivisionError: division by zero
+        in apply(<lambda>), the 2nd of 3 stages, on sample 0 (cursor 3)
+        to run it again: pipeline.replay(2)
+        """
+        stream: Stream[Any] = self
+        parts: Key = tuple(cursor_of(part) for part in key)
+        for branch in (part for part in parts if isinstance(part, int)):
+            if branch >= len(stream.source._branches):
+                raise ValueError(f'the key {key!r} is not one of {stream!r}')
+            stream = stream.source._branches[branch]
+        if stage is not None:
+            stream = stream._up_to(positive_int('stage', stage))
+        for value in StreamIterator(stream, cursor_of(cursor), Context(parts)):
+            replayed: Out_co = value
+            return replayed
+        raise ValueError(f'there is nothing after the cursor {cursor!r} of {stream!r}')
+
+    @abstractmethod
+    def _up_to(self, stage: int) -> Stream[Any]:
+        """The stream up to a stage, counted from the source, which is 1."""
 
     def describe(self) -> Table:
         """A table of the stages with the structure of the first value after each; runs the first value to find it.
@@ -174,20 +230,22 @@ class StreamIterator(Iterator[Out_co]):
     ('a', 1)
     """
 
-    __slots__ = ('_next', 'cursor', 'stream')
+    __slots__ = ('_context', '_next', 'cursor', 'stream')
 
-    def __init__(self, stream: Stream[Out_co], cursor: Cursor = START):
+    def __init__(self, stream: Stream[Out_co], cursor: Cursor = START, context: Context = ALONE):
         self.stream = stream
         self.cursor = cursor
-        self._next = stream.open(cursor, Context()).__next__
+        self._context = context
+        self._next = stream.open(cursor, context).__next__
 
     def __next__(self) -> Out_co:
         try:
             value, self.cursor = self._next()
         except StopIteration:
             raise
-        except BaseException:  # what was half done is made again: the next call goes on after the cursor
+        except BaseException as error:  # what was half done is made again: the next call goes on after the cursor
             self._next = self._reopened
+            explain(error, 'pipeline', self.cursor)
             raise
         return value
 
@@ -196,11 +254,26 @@ class StreamIterator(Iterator[Out_co]):
         return self.stream.resume(cursor)
 
     def _reopened(self) -> tuple[Out_co, Cursor]:
-        self._next = self.stream.open(self.cursor, Context()).__next__
+        self._next = self.stream.open(self.cursor, self._context).__next__
         return self._next()
 
     def __repr__(self) -> str:
         return f'iter({self.stream!r})' if self.cursor == START else f'({self.stream!r}).resume({self.cursor!r})'
+
+
+def explain(error: BaseException, name: str, cursor: Cursor) -> None:
+    """Make an error on its way to the user say where it was raised, without frames of our own.
+
+    Examples
+    --------
+    >>> error = OSError('broken')
+    >>> explain(error, 'pipeline', cursor=3)
+    >>> error.__notes__
+    ['after the cursor 3\\nto run it again: pipeline.replay(3)']
+    """
+    if isinstance(error, Exception) and not isinstance(error, PipekitError) and not is_noted(error):
+        add_note(error, Note(f'after the cursor {cursor}\nto run it again: {name}.replay({cursor})'))
+    hide_own_frames(error)
 
 
 class Source(Description, Stream[Out_co]):
@@ -236,6 +309,9 @@ class Source(Description, Stream[Out_co]):
     @property
     def stages(self) -> tuple[Any, ...]:
         return ()
+
+    def _up_to(self, stage: int) -> Stream[Any]:
+        return self
 
     def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
         return map(partial(watch, 0), self.open(START, Context()))

@@ -1,33 +1,41 @@
-"""What is done to each value, as one function of a value and its cursor that may be called in any thread."""
+"""What is done to each value, as one function that may be called in any thread."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from .cursors import Cursor, Pair
+from .cursors import START, Cursor, Pair, Pairs
 from .display import code
+from .places import NOWHERE, Place, brief, raise_noted
 from .randomness import Key
 from .streams import Context
 
-STRAY_STOP = 'a function raised StopIteration, which would end the data silently'
-
 
 class Part(NamedTuple):
-    """What is to be done to a value: a function, and what its generators are keyed by if it is random."""
+    """What is to be done to a value: a function, what its generators are keyed by if it is random, and its stage."""
 
     function: Callable[..., Any]
-    seed: int | None
-    ordinal: int
+    seed: int | None = None
+    ordinal: int = 0
+    place: Place = NOWHERE
+
+
+class Located(NamedTuple):
+    """A value, its cursor, and the cursor before it."""
+
+    value: Any
+    cursor: Cursor
+    before: Cursor
 
 
 class Task:
-    """A function of a pair that may be called in any thread, and be pickled where its parts may.
+    """A function of a located value that may be called in any thread, and be pickled where its parts may.
 
     Examples
     --------
-    >>> Task([Part(abs, None, 0)], key=())((-3, 1))
+    >>> Task([Part(abs)], key=())(Located(-3, 1, before=0))
     (3, 1)
     """
 
@@ -36,11 +44,12 @@ class Task:
         self.key = key
         self._local = threading.local()  # a generator serves one thread
 
-    def __call__(self, pair: Pair[Any], begin: Callable[[], object] = int) -> Pair[Any]:
+    def __call__(self, located: Located, begin: Callable[[], object] = int) -> Pair[Any]:
         begin()
+        value, cursor, before = located
         if not hasattr(self._local, 'function'):
             self._local.function = function_of_pairs(self._parts, self.key)
-        result: Pair[Any] = self._local.function(pair)
+        result: Pair[Any] = self._local.function((value, cursor), before)
         return result
 
     def keyed(self, key: Key) -> Task:
@@ -50,27 +59,26 @@ class Task:
     @property
     def identity(self) -> tuple[Any, ...]:
         """What is equal for tasks that differ in their key alone."""
-        return tuple((id(part.function), part.seed, part.ordinal) for part in self._parts)
+        return tuple((id(part.function), *part[1:]) for part in self._parts)
 
     @property
     def functions(self) -> list[Callable[..., Any]]:
         """The functions of the parts."""
         return [part.function for part in self._parts]
 
-    def values(self, pair: Pair[Any]) -> Any:
-        """The value, without its cursor."""
-        return pair[0]
+    def values(self, located: Located) -> Any:
+        """The value, without its cursors."""
+        return located.value
 
-    def doing(self, pair: Pair[Any], step: int) -> str:
-        """What is done to a pair, in words.
+    def doing(self, located: Located, step: int) -> str:
+        """What is done to a value, in words.
 
         Examples
         --------
-        >>> Task([Part(abs, None, 0), Part(float, None, 0)], key=()).doing((-3, 1), step=1)
+        >>> Task([Part(abs), Part(float)], key=()).doing(Located(-3, 1, before=0), step=1)
         'abs, float of -3 (cursor 1)'
         """
-        value, cursor = pair
-        return f'{", ".join(map(code, self.functions))} of {code(value)} (cursor {code(cursor)})'
+        return f'{", ".join(map(code, self.functions))} of {brief(located.value)} (cursor {located.cursor})'
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Task, (self._parts, self.key)
@@ -80,7 +88,14 @@ class Chunk(NamedTuple):
     """What a batch is to be made of."""
 
     pairs: list[Pair[Any]]
+    before: Cursor  # before the first of them
     is_whole: bool  # whether a batch is to be made of them at all, or they are to be tried only
+
+    @property
+    def located(self) -> list[Located]:
+        """The values of the pairs."""
+        before = [self.before, *(cursor for _, cursor in self.pairs)]
+        return [Located(*pair, cursor) for pair, cursor in zip(self.pairs, before, strict=False)]
 
 
 class BatchTask:
@@ -88,8 +103,8 @@ class BatchTask:
 
     Examples
     --------
-    >>> task = BatchTask(Task([Part(abs, None, 0)], ()), Task([Part(sum, None, 0)], ()))
-    >>> task(Chunk([(-3, 1), (4, 2)], is_whole=True))
+    >>> task = BatchTask(Task([Part(abs)], ()), Task([Part(sum)], ()))
+    >>> task(Chunk([(-3, 1), (4, 2)], before=0, is_whole=True))
     (7, 2)
     """
 
@@ -99,8 +114,8 @@ class BatchTask:
         self.key = each.key
 
     def __call__(self, chunk: Chunk, begin: Callable[[], object] = int) -> Pair[Any] | None:
-        values = [self._each(pair, begin)[0] for pair in chunk.pairs]
-        return self._whole((values, chunk.pairs[-1][1]), begin) if chunk.is_whole else None
+        values = [self._each(located, begin)[0] for located in chunk.located]
+        return self._whole(Located(values, chunk.pairs[-1][1], chunk.before), begin) if chunk.is_whole else None
 
     def keyed(self, key: Key) -> BatchTask:
         """The same with another key."""
@@ -123,49 +138,79 @@ class BatchTask:
     def doing(self, chunk: Chunk, step: int) -> str:
         """What is done in a step, in words."""
         if 0 < step <= len(chunk.pairs):
-            return self._each.doing(chunk.pairs[step - 1], 1)
+            return self._each.doing(chunk.located[step - 1], 1)
         whole = ', '.join(map(code, self._whole.functions))
-        return f'{whole} of the batch up to the cursor {code(chunk.pairs[-1][1])}'
+        return f'{whole} of the batch up to the cursor {chunk.pairs[-1][1]}'
 
     def __reduce__(self) -> tuple[Any, ...]:
         return BatchTask, (self._each, self._whole)
 
 
-def function_of_pairs(parts: Sequence[Part], key: Key) -> Callable[[Pair[Any]], Pair[Any]]:
-    """The parts as one function, for one thread.
+def function_of_pairs(parts: Sequence[Part], key: Key, start: Cursor = START) -> Callable[..., Pair[Any]]:
+    """The parts as one function of a pair, for one thread.
+
+    Unless it is told the cursor before a value, it takes the values for one after the other, from ``start`` on.
 
     Examples
     --------
-    >>> function_of_pairs([Part(abs, None, 0), Part(float, None, 0)], key=())((-3, 1))
+    >>> function_of_pairs([Part(abs), Part(float)], key=())((-3, 1))
     (3.0, 1)
     """
-    if any(part.seed is not None for part in parts):
-        functions = [_with_cursor(part, Context(key, part.ordinal)) for part in parts]
+    last = start
+    first, *others = parts
 
-        def random(pair: Pair[Any]) -> Pair[Any]:
+    if any(part.seed is not None for part in parts):
+        functions = [(_with_cursor(part, Context(key, part.ordinal)), part) for part in parts]
+
+        def random(pair: Pair[Any], before: Cursor | None = None) -> Pair[Any]:
+            nonlocal last
             value, cursor = pair
+            part = first
             try:
-                for function in functions:
+                for function, part in functions:  # noqa: B007  # the note names the last part
                     value = function(value, cursor)
-            except StopIteration as error:
-                raise RuntimeError(STRAY_STOP) from error
+            except BaseException as error:
+                raise_noted(error, part.place.at(key), value, cursor, last if before is None else before)
+            last = cursor
             return value, cursor
 
         return random
 
-    first, *others = [part.function for part in parts]
+    first_function = first.function
+    other_functions = [(part.function, part) for part in others]
 
-    def plain(pair: Pair[Any]) -> Pair[Any]:
+    def plain(pair: Pair[Any], before: Cursor | None = None) -> Pair[Any]:
+        nonlocal last
         value, cursor = pair
+        part = first
         try:
-            value = first(value)
-            for function in others:
+            value = first_function(value)
+            for function, part in other_functions:  # noqa: B007
                 value = function(value)
-        except StopIteration as error:
-            raise RuntimeError(STRAY_STOP) from error
+        except BaseException as error:
+            raise_noted(error, part.place.at(key), value, cursor, last if before is None else before)
+        last = cursor
         return value, cursor
 
     return plain
+
+
+def located(pairs: Pairs[Any], start: Cursor) -> Iterator[Located]:
+    """The pairs, each with the cursor before it.
+
+    Examples
+    --------
+    >>> [before for _, _, before in located(iter([('a', 1), ('b', 2)]), start=0)]
+    [0, 1]
+    """
+    last = start
+
+    def with_last(pair: Pair[Any]) -> Located:
+        nonlocal last
+        before, last = last, pair[1]
+        return Located(*pair, before)
+
+    return map(with_last, pairs)
 
 
 def _with_cursor(part: Part, context: Context) -> Callable[[Any, Cursor], Any]:

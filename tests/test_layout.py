@@ -15,6 +15,7 @@ ROOMS = [
     'structures',
     'display',
     'cursors',
+    'places',
     'randomness',
     'descriptions',
     'arguments',

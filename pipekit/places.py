@@ -1,0 +1,168 @@
+"""Where in a pipeline something went wrong: the note on an error that names the stage and the sample."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from concurrent import futures
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, NoReturn
+
+import more_itertools
+
+from .cursors import Cursor
+from .display import code, structure
+
+OWN_FILES = str(Path(__file__).parent) + os.sep
+# What runs the users' functions on our behalf.
+THROUGH = tuple(str(Path(str(module.__file__)).parent) + os.sep for module in (futures, more_itertools))
+FULL_TRACEBACKS = 'PIPEKIT_FULL_TRACEBACKS'  # an environment variable
+STRAY_STOP = 'a function raised StopIteration, which would end the data silently'
+LONGEST = 160
+MERE_SIZE = re.compile(r'<\w+ of \d+>')
+DESCRIBED_ARRAY = re.compile(r'<(\w+\[[\d, ]*\])>')
+
+
+class Note(str):
+    """A note of ours on a user's error."""
+
+    __slots__ = ()
+
+
+class Place(NamedTuple):
+    """A stage of an open pipeline, as an error's note names it.
+
+    Attributes
+    ----------
+    label
+        The stage, and the how-manieth of how many it is.
+    number
+        The how-manieth.
+    key
+        The passes and branches that the pipeline is in.
+    is_plain
+        Whether the cursors of the whole pipeline are those at this stage.
+    noun
+        What it is given.
+
+    Examples
+    --------
+    >>> place = Place('apply(load), the 2nd of 3 stages', number=2, key=(), is_plain=True)
+    >>> print(place.note('ada', cursor=12, before=11))
+    in apply(load), the 2nd of 3 stages, on sample 'ada' (cursor 12)
+    to run it again: pipeline.replay(11)
+    """
+
+    label: str
+    number: int
+    key: tuple[Any, ...] = ()
+    is_plain: bool = False
+    noun: str = 'sample'
+
+    def at(self, key: tuple[Any, ...]) -> Place:
+        """The place in a pass or a branch."""
+        return self._replace(key=key)
+
+    def note(self, value: object, cursor: Cursor, before: Cursor) -> Note:
+        """The note on an error that a function of a value has raised; ``before`` is the cursor before the value."""
+        stage = '' if self.is_plain and not self.key else f', stage={self.number}'
+        key = f', key={self.key}' if self.key else ''
+        again = f'to run it again: pipeline.replay({before}{stage}{key})'
+        return Note(f'in {self.label}, on {self.noun} {brief(value)} (cursor {cursor})\n{again}')
+
+
+NOWHERE = Place('a stage', 1)
+
+
+def raise_noted(
+    error: BaseException, place: Place | None, value: object, cursor: Cursor, before: Cursor | None
+) -> NoReturn:
+    """Raise an error that a user's function has raised, with a note of where."""
+    raised = error
+    if isinstance(error, StopIteration):
+        raised = RuntimeError(STRAY_STOP)
+        raised.__cause__ = error
+    if place is not None and before is not None:
+        add_note(raised, place.note(value, cursor, before))
+    raise raised
+
+
+def add_note(error: BaseException, note: Note) -> None:
+    """Add a note to an error, in place of one that it has got when it was raised before."""
+    notes = getattr(error, '__notes__', [])
+    notes[:] = [other for other in notes if not isinstance(other, Note)]
+    error.add_note(note)
+
+
+def is_noted(error: BaseException) -> bool:
+    """Whether an error's notes say where it was raised.
+
+    Examples
+    --------
+    >>> is_noted(OSError())
+    False
+    """
+    return any(isinstance(note, Note) for note in getattr(error, '__notes__', ()))
+
+
+def hide_own_frames(error: BaseException) -> None:
+    """Take out of an error's traceback what is in pipekit, and in what that calls on the way to the user's functions.
+
+    An environment variable keeps it all.
+
+    Examples
+    --------
+    >>> try:
+    ...     brief(1, 2)
+    ... except TypeError as error:
+    ...     hide_own_frames(error)
+    """
+    if os.environ.get(FULL_TRACEBACKS):
+        return
+    hidden: tuple[str, ...] = (OWN_FILES,)
+    shown = []
+    for part in _chain(error.__traceback__):
+        if part.tb_frame.f_code.co_filename.startswith(hidden):
+            hidden = (OWN_FILES, *THROUGH)
+        else:
+            hidden = (OWN_FILES,)
+            shown.append(part)
+    error.__traceback__ = None
+    for part in reversed(shown):
+        error.__traceback__ = TracebackType(error.__traceback__, part.tb_frame, part.tb_lasti, part.tb_lineno)
+
+
+def brief(value: object) -> str:
+    """A value, short enough for a line; arrays by their type and shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> brief((np.zeros((1, 28, 28), np.float32), 3))
+    '(float32[1, 28, 28], 3)'
+    """
+    text = code(value)
+    if MERE_SIZE.fullmatch(text):
+        text = structure(value)
+    text = DESCRIBED_ARRAY.sub(r'\1', text).replace('\n', ' ')
+    return text if len(text) <= LONGEST else f'{text[:LONGEST]}...'
+
+
+def ordinal(number: int) -> str:
+    """A number as the word for a place in an order.
+
+    Examples
+    --------
+    >>> ordinal(1), ordinal(2), ordinal(3), ordinal(11), ordinal(24)
+    ('1st', '2nd', '3rd', '11th', '24th')
+    """
+    ending = 'th' if number % 100 in (11, 12, 13) else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')
+    return f'{number}{ending}'
+
+
+def _chain(traceback: TracebackType | None) -> Iterable[TracebackType]:
+    while traceback is not None:
+        yield traceback
+        traceback = traceback.tb_next
