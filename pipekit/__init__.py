@@ -5,7 +5,17 @@ from .combiners import combine_pad, combine_to_arrays, combine_to_tuples
 from .compat import make_infinite_batch_iter
 from .composition import pipeline
 from .descriptions import described
-from .errors import Closed, Exhausted, NotResumable, PipekitError, RemoteError, StateMismatch, WorkerCrashed
+from .errors import (
+    Closed,
+    Exhausted,
+    NotResumable,
+    PipekitError,
+    RemoteError,
+    StateMismatch,
+    TooManyFailures,
+    WorkerCrashed,
+)
+from .failures import Failure, replace, retry, skip
 from .functions import apply_at, multiply, random_apply, sample_args, unpack_args, zip_apply
 from .pipelines import Pipeline, Stage
 from .prefetch import BatchIterator, prefetch
@@ -17,12 +27,14 @@ __all__ = [
     'BatchIterator',
     'Closed',
     'Exhausted',
+    'Failure',
     'NotResumable',
     'PipekitError',
     'Pipeline',
     'RemoteError',
     'Stage',
     'StateMismatch',
+    'TooManyFailures',
     'WorkerCrashed',
     'apply',
     'apply_at',
@@ -43,10 +55,13 @@ __all__ = [
     'processes',
     'random_apply',
     'repeat',
+    'replace',
+    'retry',
     'sample',
     'sample_args',
     'shard',
     'shuffle',
+    'skip',
     'take',
     'threads',
     'unpack',

@@ -55,6 +55,36 @@ def fraction(name: str, value: Any) -> float:
     return float(value)
 
 
+def non_negative(name: str, value: Any) -> float:
+    """Check for a finite number that is not negative.
+
+    Examples
+    --------
+    >>> non_negative('backoff', 1)
+    1.0
+    """
+    message = f'{name} must be a non-negative number, got {code(value)}'
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(message)
+    if not 0 <= value < float('inf'):
+        raise ValueError(message)
+    return float(value)
+
+
+def exceptions_of(owner: str, exceptions: tuple[Any, ...]) -> tuple[type[Exception], ...]:
+    """Check for types of exceptions; ``Exception`` where there are none.
+
+    Examples
+    --------
+    >>> exceptions_of('skip', ())
+    (<class 'Exception'>,)
+    """
+    for kind in exceptions:
+        if not isinstance(kind, type) or not issubclass(kind, Exception):
+            raise TypeError(f'{owner} is for subclasses of Exception, got {code(kind)}')
+    return exceptions or (Exception,)
+
+
 def function(name: str, value: object, expected: str = 'a function') -> None:
     """Check for something that can be called.
 

@@ -40,8 +40,10 @@ class Description:
 
     def fingerprint(self) -> list[str]:
         """The lines by which a saved state recognises this part of a pipeline."""
-        # Where the work is done changes no value: a state saved with other workers is one of the same pipeline.
-        code_of_call = repr(self._call.without('workers')) if 'workers' in self._call.kwargs else repr(self)
+        # Where the work is done changes no value, and one goes on after a bad sample by skipping it: a state saved with
+        # other options of these is one of the same pipeline.
+        given = self._call.kwargs.keys() & {'workers', 'on_error'}
+        code_of_call = repr(self._call.without(*given)) if given else repr(self)
         return [code_of_call + (f'{ENTROPY}{int(self.seed):x}' if isinstance(self.seed, FreshSeed) else '')]
 
 
@@ -67,9 +69,9 @@ class Call:
         shown = {key: value for key, value in self.kwargs.items() if not isinstance(value, FreshSeed)}
         return call_code(name, self.args, shown)
 
-    def without(self, name: str) -> Call:
-        """The call without a keyword argument."""
-        return Call(self.factory, self.args, {key: value for key, value in self.kwargs.items() if key != name})
+    def without(self, *names: str) -> Call:
+        """The call without some keyword arguments."""
+        return Call(self.factory, self.args, {key: value for key, value in self.kwargs.items() if key not in names})
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Call):

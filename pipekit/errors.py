@@ -1,5 +1,9 @@
 """The errors that pipekit raises on its own account; a user's own errors pass through as they are."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class PipekitError(Exception):
     """The base of pipekit's own errors.
@@ -40,6 +44,14 @@ class RemoteError(PipekitError):
         The text of its traceback.
     """
 
+    @classmethod
+    def of(cls, error: BaseException) -> RemoteError:
+        """What can be said of an error."""
+        import traceback  # here, because it takes a while to load
+
+        text = ''.join(traceback.format_exception(error))
+        return cls(type(error).__qualname__, list(map(repr, error.args)), text)
+
     def __init__(self, type_name: str, arguments: list[str], traceback: str):
         super().__init__(type_name, arguments, traceback)
         self.type_name = type_name
@@ -65,3 +77,11 @@ class WorkerCrashed(PipekitError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class TooManyFailures(PipekitError, ExceptionGroup[Exception]):
+    """More samples have failed than ``skip`` or ``replace`` allows: a group of the first ten errors."""
+
+    def derive(self, exceptions: Sequence[Exception]) -> TooManyFailures:  # type: ignore[override]
+        """A group of some of the errors, as ``except*`` and ``split`` make it."""
+        return TooManyFailures(self.message, exceptions)

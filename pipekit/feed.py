@@ -122,4 +122,15 @@ def items_in_passes(stream: Stream[Any], cursor: Cursor, context: Context) -> It
     yield None, END
 
 
+def is_batch(item: Item) -> bool:
+    """Whether an item is a batch, and no mark.
+
+    Examples
+    --------
+    >>> is_batch(('a', 1)), is_batch((None, END))
+    (True, False)
+    """
+    return item[1] is not END and item[1] is not END_OF_PASS
+
+
 running: weakref.WeakSet[Feed] = weakref.WeakSet()

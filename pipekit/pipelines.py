@@ -15,10 +15,11 @@ from .cursors import START, Cursor, Pair, Pairs, index_of, numbered
 from .descriptions import Call, Description
 from .display import call_code, code
 from .errors import NotResumable
+from .failures import Failures, OnError
 from .iterables import opened_once, source_of
 from .places import NOWHERE, Place, ordinal
 from .streams import Context, In, In_contra, Out, Out_co, Stream, T, Upstream
-from .tasks import BatchTask, Chunk, Part, Task, function_of_pairs, located
+from .tasks import BatchTask, Chunk, Part, Task, function_of_parts, located
 from .workers.kinds import Processes, Workers
 
 OpenStage: TypeAlias = Callable[[Upstream[In], Cursor, Context], Pairs[Out]]
@@ -117,10 +118,18 @@ class Each(Stage[In_contra, Out_co]):
     Neighbours of this kind with the same workers are run together, as one function.
     """
 
-    def __init__(self, function: Callable[..., Out_co], *, seed: int | None = None, workers: Workers | None = None):
+    def __init__(
+        self,
+        function: Callable[..., Out_co],
+        *,
+        seed: int | None = None,
+        workers: Workers | None = None,
+        on_error: tuple[OnError, ...] = (),
+    ):
         super().__init__(_open_otherwise, seed=seed, keeps_cursors=True)
         self.function = function
         self.workers = workers
+        self.on_error = on_error
 
     def open_on(self, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Out_co]:
         return _open_each([Step(self, context.ordinal, context.place or NOWHERE)], upstream, cursor, context)
@@ -284,9 +293,7 @@ class Pipeline(Stream[Out_co]):
 
     def _up_to(self, stage: int) -> Pipeline[Any]:
         part: Pipeline[Any] = Pipeline(self._source, self._stages[: stage - 1])
-        part._placed = [
-            placed for placed in self._placed if placed[2].number <= stage
-        ]  # as they are called in the whole
+        part._placed = [step for step in self._placed if step.place.number <= stage]  # named as in the whole
         return part
 
 
@@ -319,7 +326,9 @@ def _first_together(steps: list[Step], context: Context) -> tuple[OpenStage[Any,
     if not each:
         return partial(_open_step, steps[0]), steps[1:]
     workers = each[0].stage.workers
-    if isinstance(workers, Processes) and context.pools is not None and others and isinstance(others[0].stage, Chunks):
+    skips = any(part.skips for part in _parts(each, context))  # then what a batch is made of is not known beforehand
+    by_batch = isinstance(workers, Processes) and context.pools is not None and not skips
+    if by_batch and others and isinstance(others[0].stage, Chunks):
         whole, rest = _neighbours(others[1:], context)
         if whole and whole[0].stage.workers is None:
             whole, rest = whole[:1], others[2:]  # what follows it has not asked for processes
@@ -344,11 +353,17 @@ def _open_step(step: Step, upstream: Upstream[Any], cursor: Cursor, context: Con
 
 def _open_each(steps: Sequence[Step], upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
     pairs = upstream(cursor, context)
+    parts = _parts(steps, context)
     workers = steps[0].stage.workers
+    # A map, unlike a generator's loop, holds no value while its consumer works.
     if workers is not None and context.pools is not None:
-        return context.pools.map(workers, Task(_parts(steps), context.key), located(pairs, cursor))
-    # A map of a function of pairs, unlike a generator's loop, holds no value while its consumer works.
-    return map(function_of_pairs(_parts(steps), context.key, cursor), pairs)
+        made = context.pools.map(workers, Task(parts, context.key), located(pairs, cursor))
+    else:
+        made = map(function_of_parts(parts, context.key, cursor), pairs)
+    if any(part.skips for part in parts):
+        failures = Failures() if context.failures is None else context.failures
+        return filter(None, map(failures.settled, made))
+    return made
 
 
 def _open_batches(
@@ -360,13 +375,16 @@ def _open_batches(
     context: Context,
 ) -> Pairs[Any]:
     assert context.pools is not None
-    task = BatchTask(Task(_parts(each), context.key), Task(_parts(whole), context.key))
+    task = BatchTask(Task(_parts(each, context), context.key), Task(_parts(whole, context), context.key))
     made = context.pools.map(each[0].stage.workers, task, chunks.chunks(upstream(cursor, context), cursor))
     return filter(None, made)  # there is none of a chunk that is not whole
 
 
-def _parts(steps: Sequence[Step]) -> list[Part]:
-    return [Part(stage.function, stage.seed, ordinal, place) for stage, ordinal, place in steps]
+def _parts(steps: Sequence[Step], context: Context) -> list[Part]:
+    return [
+        Part(stage.function, stage.seed, ordinal, place, stage.on_error if context.forgives else ())
+        for stage, ordinal, place in steps
+    ]
 
 
 def _turned(pairs: list[Pair[Any]]) -> Pair[list[Any]]:

@@ -65,6 +65,17 @@ class Place(NamedTuple):
         """The place in a pass or a branch."""
         return self._replace(key=key)
 
+    @property
+    def path(self) -> str:
+        """The stage among all that there are, in whatever pass: the branches that it is in, and its number.
+
+        Examples
+        --------
+        >>> Place('', number=2, key=(1, (3,))).path
+        '1.2'
+        """
+        return '.'.join(str(part) for part in (*self.key, self.number) if isinstance(part, int))
+
     def note(self, value: object, cursor: Cursor, before: Cursor) -> Note:
         """The note on an error that a function of a value has raised; ``before`` is the cursor before the value."""
         stage = '' if self.is_plain and not self.key else f', stage={self.number}'

@@ -18,9 +18,10 @@ from .cursors import START, Cursor, cursor_of, parts_of
 from .descriptions import Description, described
 from .display import Table, call_code
 from .errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
-from .feed import END, END_OF_PASS, ERROR, Feed, items_in_passes, items_one_after_another, running
+from .failures import Failure, Failures
+from .feed import END, END_OF_PASS, ERROR, Feed, is_batch, items_in_passes, items_one_after_another, running
 from .places import hide_own_frames
-from .states import STATE_VERSION, as_lists, checked_counts
+from .states import STATE_VERSION, as_lists, checked_counts, checked_failures
 from .streams import Context, Stream, explain
 from .workers.pools import Pools
 
@@ -93,6 +94,7 @@ class BatchIterator(Generic[T]):
         self._per_epoch = end.batches_per_epoch
         self._position: tuple[Cursor, int] = START, 0  # the last batch handed over: its cursor, and the how-manieth
         self._current_epoch: Callable[[], _Epoch[T] | None] = _no_epoch
+        self._failures = Failures()
         self._resumes_after: int | None = None  # batches of the epoch that a loaded state was taken in
         self._feed: Feed | None = None
         self._closed = False
@@ -177,6 +179,7 @@ class BatchIterator(Generic[T]):
             'cursor': as_lists(cursor),
             'delivered': delivered,
             'in_epoch': in_epoch,
+            'failures': self._failures.at(self._counted(cursor, delivered)),
             'batches_per_epoch': self._per_epoch,
             'pipeline': self.pipeline.fingerprint(),
         }
@@ -195,10 +198,12 @@ class BatchIterator(Generic[T]):
             If the pipeline's source is an iterator.
         """
         delivered, in_epoch = checked_counts(state, self.state_dict())
+        counts = checked_failures(state)
         cursor = self._checked_cursor(state['cursor'])
         with self._lock:
             feed = self._stop_feed()
             self._position, self._resumes_after = (cursor, delivered), in_epoch
+            self._failures = Failures().back_at(counts)
             self._current_epoch, self._forked = _no_epoch, False
         if feed is not None:
             feed.ends_within(PATIENCE)
@@ -226,6 +231,19 @@ class BatchIterator(Generic[T]):
             number, before = parts_of(before, [int, None], self)
             key = Context().in_pass(number).key
         return self.pipeline.replay(before, stage=stage, key=key)
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The last 100 samples that ``skip`` or ``replace`` was for: stage, cursor, sample and exception of each.
+
+        Examples
+        --------
+        >>> from pipekit import apply, pipeline, skip
+        >>> with pipeline('12x4', apply(int, on_error=skip(ValueError)), prefetch()) as batches:
+        ...     list(batches), [failure.sample for failure in batches.failures]
+        ([1, 2, 4], ['x'])
+        """
+        return self._failures.seen(self._counted(*self._position))
 
     def describe(self) -> Table:
         """``describe()`` of the pipeline."""
@@ -273,6 +291,7 @@ class BatchIterator(Generic[T]):
     def _heed_mark(self, epoch: _Epoch[T], feed: Feed) -> None:
         value, mark = feed.first[0]
         _, delivered = self._position
+        self._failures.has_ended = mark is not END_OF_PASS
         if mark is ERROR:
             epoch.over = True
             feed.first.clear()
@@ -287,6 +306,10 @@ class BatchIterator(Generic[T]):
         if mark is END:
             remedy = 'a pass over it gives none' if self._per_epoch is None else 'add repeat() to start it again'
             raise Exhausted(f'the source ended after {delivered} batches; {remedy}')
+
+    def _counted(self, cursor: Cursor, delivered: int) -> float:
+        is_between_passes = self._per_epoch is None and isinstance(cursor, tuple) and cursor[1] == START
+        return delivered + 0.5 if is_between_passes else delivered
 
     def _checked_cursor(self, saved: Any) -> Cursor:
         try:
@@ -320,7 +343,9 @@ class BatchIterator(Generic[T]):
         position = self._position
         open_at = items_in_passes if self._per_epoch is None else items_one_after_another
         pools = Pools()
-        items = open_at(self.pipeline, position[0], Context(pools=pools))
+        self._failures = failures = self._failures.back_at(self._failures.at(self._counted(*position)))
+        items = open_at(self.pipeline, position[0], Context(pools=pools, failures=failures))
+        items = failures.noted(items, position[1], is_batch, self._end.buffer_size + 3)
         feed = Feed(self, items, pools, self._end.buffer_size)
         try:
             self._feed = feed

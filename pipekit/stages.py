@@ -13,6 +13,7 @@ from .arguments import boolean, function, natural_number, positive_int, seed_or_
 from .cursors import START, Cursor, Pair, Pairs, counted, index_of, numbered, parts_of
 from .descriptions import described
 from .display import code, structure
+from .failures import OnErrors, checked_on_error
 from .functions import Unpacking, may_take_rng, takes_rng
 from .pipelines import Each, Passing, Stage
 from .places import raise_noted
@@ -42,13 +43,17 @@ class RandomFunction(Protocol[Sample_contra, Out_co]):
 
 
 @overload
-def apply(func: Callable[[In], Out], *, seed: int | None = ..., workers: Workers | None = ...) -> Stage[In, Out]: ...
+def apply(
+    func: Callable[[In], Out], *, seed: int | None = ..., workers: Workers | None = ..., on_error: OnErrors = ...
+) -> Stage[In, Out]: ...
 @overload
 def apply(
-    func: RandomFunction[In, Out], *, seed: int | None = ..., workers: Workers | None = ...
+    func: RandomFunction[In, Out], *, seed: int | None = ..., workers: Workers | None = ..., on_error: OnErrors = ...
 ) -> Stage[In, Out]: ...
 @described
-def apply(func: Callable[..., Any], *, seed: int | None = None, workers: Workers | None = None) -> Stage[Any, Any]:
+def apply(
+    func: Callable[..., Any], *, seed: int | None = None, workers: Workers | None = None, on_error: OnErrors = None
+) -> Stage[Any, Any]:
     """Apply a function to each sample.
 
     Parameters
@@ -59,13 +64,17 @@ def apply(func: Callable[..., Any], *, seed: int | None = None, workers: Workers
     seed
         A non-negative int, for a random function. Without one, fresh entropy is drawn once, here.
     workers
-        Where ``prefetch`` has the function run: ``threads(n)``, or any executor, which is used through ``submit`` alone
-        and left running. It changes no value, no order and no cursor.
+        Where ``prefetch`` has the function run: ``threads(n)``, ``processes(n)``, or any executor, which is used
+        through ``submit`` alone and left running. It changes no value, no order and no cursor.
+    on_error
+        What to do when the function fails: ``skip(...)``, ``replace(...)``, ``retry(...)``, or a list of them, of which
+        the first that is for the error is followed. By default, the error ends the epoch.
 
     Raises
     ------
     TypeError
-        If ``func`` is no function, or a seed is given for one that does not take ``rng``, or ``workers`` are none.
+        If ``func`` is no function, or a seed is given for one that does not take ``rng``, or ``workers`` or
+        ``on_error`` are none.
 
     Examples
     --------
@@ -76,11 +85,14 @@ def apply(func: Callable[..., Any], *, seed: int | None = None, workers: Workers
     >>> list(apply(jitter, seed=0)([100, 200]))
     [104, 203]
     """
-    return Each(func, seed=_seed_for('apply', func, seed), workers=checked_workers(workers))
+    seed = _seed_for('apply', func, seed)
+    return Each(func, seed=seed, workers=checked_workers(workers), on_error=checked_on_error(on_error))
 
 
 @described
-def unpack(func: Callable[..., Out], *, seed: int | None = None, workers: Workers | None = None) -> Stage[Any, Out]:
+def unpack(
+    func: Callable[..., Out], *, seed: int | None = None, workers: Workers | None = None, on_error: OnErrors = None
+) -> Stage[Any, Out]:
     """Apply a function to the fields of each sample.
 
     Those of a tuple are passed by position, those of a mapping or a dataclass by name. Otherwise as ``apply``.
@@ -93,7 +105,7 @@ def unpack(func: Callable[..., Out], *, seed: int | None = None, workers: Worker
     [0]
     """
     seed = _seed_for('unpack', func, seed)
-    return Each(Unpacking(func), seed=seed, workers=checked_workers(workers))
+    return Each(Unpacking(func), seed=seed, workers=checked_workers(workers), on_error=checked_on_error(on_error))
 
 
 @described

@@ -20,7 +20,8 @@ def checked_counts(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[in
 
     Examples
     --------
-    >>> own = {'version': 1, 'delivered': 2, 'in_epoch': 2, 'batches_per_epoch': 5, 'pipeline': ['take(3)']}
+    >>> own = {'version': 1, 'delivered': 2, 'in_epoch': 2, 'batches_per_epoch': 5, 'failures': {}}
+    >>> own['pipeline'] = ['take(3)']
     >>> checked_counts(own, own)
     (2, 2)
     >>> checked_counts(own, own | {'pipeline': ['take(4)']})
@@ -44,6 +45,25 @@ def checked_counts(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[in
     if state['in_epoch'] is None:
         return delivered, None
     return delivered, _count(state, 'in_epoch', delivered if per_epoch is None else min(delivered, per_epoch))
+
+
+def checked_failures(state: Mapping[str, Any]) -> dict[str, list[int]]:
+    """How many samples were tried and have failed at each stage, from a state.
+
+    Examples
+    --------
+    >>> checked_failures({'failures': {'2': [1000, 3]}})
+    {'2': [1000, 3]}
+    """
+    failures = state['failures']
+    if not isinstance(failures, Mapping) or not all(map(_are_counts, failures.values())):
+        raise _damaged('failures', failures)
+    return {str(stage): list(counts) for stage, counts in failures.items()}
+
+
+def _are_counts(counts: Any) -> bool:
+    is_pair = isinstance(counts, list | tuple) and len(counts) == 2 and all(type(count) is int for count in counts)
+    return is_pair and 0 <= counts[1] <= counts[0]
 
 
 def _count(state: Mapping[str, Any], key: str, most: float) -> int:

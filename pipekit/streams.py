@@ -17,6 +17,7 @@ from .cursors import START, Cursor, Pair, Pairs, counted, cursor_of
 from .descriptions import Description
 from .display import Table, code, structure
 from .errors import PipekitError
+from .failures import Failures
 from .places import Note, Place, add_note, hide_own_frames, is_noted
 from .randomness import Generators, Key
 from .workers.pools import Pools
@@ -46,6 +47,7 @@ class Context(NamedTuple):
     ``ordinal`` is the how-manieth stage with its seed a stage is. ``fused`` says whether neighbouring stages may be run
     together; values and cursors are the same if they are not. ``pools`` is what the workers of the stages run in;
     without it, everything runs in the calling thread. ``place`` is the stage that is opened, for the notes on errors.
+    ``failures`` counts what is skipped and replaced, and ``forgives`` says whether anything is.
     """
 
     key: Key = ()
@@ -53,6 +55,8 @@ class Context(NamedTuple):
     fused: bool = True
     pools: Pools | None = None
     place: Place | None = None
+    failures: Failures | None = None
+    forgives: bool = True
 
     def in_pass(self, number: int) -> Context:
         """The context of a pass; the first one is that of a stream that is not repeated."""
@@ -133,6 +137,7 @@ class Stream(ABC, Generic[Out_co]):
         """Make the value after a cursor again, in the calling thread, with the same randomness.
 
         The note on an error has the call that runs the sample again at which it was raised: under a debugger, say.
+        Nothing is skipped, replaced or tried again here.
 
         Parameters
         ----------
@@ -168,7 +173,7 @@ class Stream(ABC, Generic[Out_co]):
             stream = stream.source._branches[branch]
         if stage is not None:
             stream = stream._up_to(positive_int('stage', stage))
-        for value in StreamIterator(stream, cursor_of(cursor), Context(parts)):
+        for value in StreamIterator(stream, cursor_of(cursor), Context(parts, forgives=False)):
             replayed: Out_co = value
             return replayed
         raise ValueError(f'there is nothing after the cursor {cursor!r} of {stream!r}')

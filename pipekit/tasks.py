@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from .cursors import START, Cursor, Pair, Pairs
 from .display import code
-from .places import NOWHERE, Place, brief, raise_noted
+from .failures import OnError, Outcome, Skip, Trial, handled
+from .places import NOWHERE, Place, add_note, brief, raise_noted
 from .randomness import Key
 from .streams import Context
 
@@ -20,6 +22,12 @@ class Part(NamedTuple):
     seed: int | None = None
     ordinal: int = 0
     place: Place = NOWHERE
+    on_error: tuple[OnError, ...] = ()
+
+    @property
+    def skips(self) -> bool:
+        """Whether samples may be skipped or replaced."""
+        return any(isinstance(policy, Skip) for policy in self.on_error)
 
 
 class Located(NamedTuple):
@@ -44,13 +52,12 @@ class Task:
         self.key = key
         self._local = threading.local()  # a generator serves one thread
 
-    def __call__(self, located: Located, begin: Callable[[], object] = int) -> Pair[Any]:
+    def __call__(self, located: Located, begin: Callable[[], object] = int) -> Any:
         begin()
         value, cursor, before = located
         if not hasattr(self._local, 'function'):
-            self._local.function = function_of_pairs(self._parts, self.key)
-        result: Pair[Any] = self._local.function((value, cursor), before)
-        return result
+            self._local.function = function_of_parts(self._parts, self.key)
+        return self._local.function((value, cursor), before)
 
     def keyed(self, key: Key) -> Task:
         """The same with another key."""
@@ -146,6 +153,55 @@ class BatchTask:
         return BatchTask, (self._each, self._whole)
 
 
+def function_of_parts(parts: Sequence[Part], key: Key, start: Cursor = START) -> Callable[..., Any]:
+    """The parts as one function of a pair, for one thread: of an outcome, where a sample may be skipped or replaced.
+
+    Examples
+    --------
+    >>> function_of_parts([Part(float)], key=())((-3, 1))
+    (-3.0, 1)
+    """
+    return (function_of_outcomes if any(part.skips for part in parts) else function_of_pairs)(parts, key, start)
+
+
+def function_of_outcomes(parts: Sequence[Part], key: Key, start: Cursor = START) -> Callable[..., Outcome]:
+    """The parts as one function of a pair, for one thread, which says what it has skipped or replaced.
+
+    Examples
+    --------
+    >>> from pipekit import skip
+    >>> function_of_outcomes([Part(float, on_error=(skip(ValueError),))], key=())(('x', 1)).is_skipped
+    True
+    """
+    last = start
+    steps = []
+    for part in parts:
+        skip = next((policy for policy in part.on_error if isinstance(policy, Skip)), None)
+        steps.append((_with_cursor(part._replace(on_error=()), Context(key, part.ordinal)), part, skip))
+
+    def outcome(pair: Pair[Any], before: Cursor | None = None) -> Outcome:
+        nonlocal last
+        value, cursor = pair
+        trials = []
+        is_skipped = False
+        for function, part, skip in steps:
+            sample, place = value, part.place.at(key)
+            try:
+                value, error, is_skipped = handled(part.on_error, partial(function, sample, cursor), sample)
+            except BaseException as unhandled:
+                raise_noted(unhandled, place, sample, cursor, last if before is None else before)
+            if error is not None:
+                add_note(error, place.note(sample, cursor, last if before is None else before))
+            if skip is not None:
+                trials.append(Trial(place, skip) if error is None else Trial(place, skip, sample, error))
+            if is_skipped:
+                break
+        last = cursor
+        return Outcome(value, cursor, trials, is_skipped)
+
+    return outcome
+
+
 def function_of_pairs(parts: Sequence[Part], key: Key, start: Cursor = START) -> Callable[..., Pair[Any]]:
     """The parts as one function of a pair, for one thread.
 
@@ -159,7 +215,7 @@ def function_of_pairs(parts: Sequence[Part], key: Key, start: Cursor = START) ->
     last = start
     first, *others = parts
 
-    if any(part.seed is not None for part in parts):
+    if any(part.seed is not None or part.on_error for part in parts):
         functions = [(_with_cursor(part, Context(key, part.ordinal)), part) for part in parts]
 
         def random(pair: Pair[Any], before: Cursor | None = None) -> Pair[Any]:
@@ -215,6 +271,9 @@ def located(pairs: Pairs[Any], start: Cursor) -> Iterator[Located]:
 
 def _with_cursor(part: Part, context: Context) -> Callable[[Any, Cursor], Any]:
     function = part.function
+    if part.on_error:
+        call = _with_cursor(part._replace(on_error=()), context)
+        return lambda value, cursor: handled(part.on_error, partial(call, value, cursor), value)[0]
     if part.seed is None:
         return lambda value, cursor: function(value)
     generators = context.generators(part.seed)

@@ -28,6 +28,7 @@ ROOMS = [
     'workers.worker_process',
     'workers.process_pool',
     'workers.pools',
+    'failures',
     'streams',
     'iterables',
     'tasks',

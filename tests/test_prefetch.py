@@ -714,7 +714,8 @@ def test_what_was_made_ahead_is_not_in_the_state():
         assert batches.state_dict()['cursor'] == 0
 
 
-STATE = {'version': 1, 'cursor': 4, 'delivered': 4, 'in_epoch': 1, 'batches_per_epoch': 3, 'pipeline': ['range(0, 9)']}
+STATE = {'version': 1, 'cursor': 4, 'delivered': 4, 'in_epoch': 1, 'batches_per_epoch': 3, 'failures': {}}
+STATE |= {'pipeline': ['range(0, 9)']}
 
 
 @pytest.mark.parametrize(

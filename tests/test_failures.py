@@ -1,0 +1,321 @@
+"""Bad samples: skipped, replaced, tried again; counted in order, within a budget, wherever the work is done."""
+
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from pipekit import (
+    Failure,
+    RemoteError,
+    TooManyFailures,
+    apply,
+    combine_batches,
+    flatten,
+    mix,
+    pipeline,
+    prefetch,
+    processes,
+    repeat,
+    replace,
+    retry,
+    sample,
+    shuffle,
+    skip,
+    take,
+    threads,
+    unpack,
+)
+from pipekit.testing import check_stage
+
+
+def load(number):
+    if number % 7 == 3:
+        raise OSError(1000 + number, 'unreadable')
+    return number
+
+
+def jitter(number, rng):
+    if number % 5 == 4:
+        raise ValueError(number)
+    return number + rng.random()
+
+
+WORKERS = [None, threads(1), threads(4), processes(2)]
+
+
+@pytest.fixture(params=WORKERS, ids=repr)
+def workers(request):
+    return request.param
+
+
+def test_skipping_changes_nothing_of_the_others(workers):
+    skipping = apply(jitter, seed=0, workers=workers, on_error=skip(ValueError, budget=None))
+    with pipeline(range(40), skipping, combine_batches(4, list), prefetch()) as batches:
+        delivered = list(batches)
+    kept = [number for number in range(40) if number % 5 != 4]
+    everything = list(pipeline(range(40), apply(lambda number, rng: number + rng.random(), seed=0)))
+    expected = [everything[number] for number in kept]
+    assert delivered == [expected[start : start + 4] for start in range(0, len(kept), 4)]
+    assert [failure.sample for failure in batches.failures] == [4, 9, 14, 19, 24, 29, 34, 39]
+
+
+def test_what_skips_obeys_the_laws():
+    steps = [
+        apply(load, on_error=skip(OSError, budget=None)),
+        apply(jitter, seed=0, on_error=[retry(1), replace(abs, budget=None)]),
+        shuffle(3, seed=0),
+        combine_batches(3),
+    ]
+    for step in steps:
+        check_stage(step, range(20))
+    check_stage(pipeline(*steps), range(60))
+    check_stage(apply(load, workers=threads(3), on_error=skip(budget=None)), range(30))
+
+
+def test_a_failure_says_where_and_why(workers):
+    skipping = apply(load, workers=workers, on_error=skip(OSError, budget=2))
+    with pipeline(sample(range(8), seed=0, replace=False), take(8), skipping, prefetch()) as batches:
+        assert sorted(batches) == [0, 1, 2, 4, 5, 6, 7]
+    (failure,) = batches.failures
+    assert isinstance(failure, Failure)
+    assert failure.stage.endswith('the 3rd of 3 stages')
+    assert (failure.sample, type(failure.exception), failure.exception.errno) == (3, OSError, 1003)
+    assert 'on sample 3 (cursor' in failure.exception.__notes__[-1]
+    with pytest.raises(OSError, match='unreadable'):
+        eval(failure.exception.__notes__[-1].rpartition(': ')[2], {'pipeline': batches.pipeline})
+
+
+def test_replacing_puts_something_else_there(workers):
+    def blank(sample):
+        return np.zeros(2), sample[1]
+
+    def crop(image, label):
+        if label == 3:
+            raise IndexError('too small')
+        return image, label
+
+    replacing = unpack(crop, workers=workers, on_error=replace(blank, IndexError))
+    samples = [(np.ones(2), label) for label in range(6)]
+    with pipeline(samples, replacing, combine_batches(6), prefetch()) as batches:
+        ((images, labels),) = list(batches)
+    assert images[:, 0].tolist() == [1, 1, 1, 0, 1, 1]
+    assert labels.tolist() == [0, 1, 2, 3, 4, 5]
+    assert len(batches.failures) == 1
+
+
+def test_retrying_draws_the_same_numbers():
+    drawn = []
+
+    def flaky(number, rng):
+        drawn.append(rng.random())
+        if len(drawn) < 3:
+            raise OSError('busy')
+        return drawn[-1]
+
+    (value,) = pipeline([0], apply(flaky, seed=0, on_error=retry(2, OSError)))
+    assert drawn == [value] * 3
+
+
+def test_a_retry_that_is_in_vain_raises_or_leaves_it_to_what_comes_next():
+    calls = []
+
+    def fails(number):
+        calls.append(number)
+        raise OSError(number)
+
+    with pytest.raises(OSError, match='0') as caught:
+        list(pipeline([0], apply(fails, on_error=retry(2, OSError))))
+    assert calls == [0, 0, 0]
+    assert 'on sample 0 (cursor 1)' in caught.value.__notes__[-1]
+    assert list(pipeline([0, 1], apply(fails, on_error=[retry(1, OSError), skip(budget=2)]))) == []
+    assert calls == [0, 0, 0, 0, 0, 1, 1]
+
+
+def test_each_wait_is_twice_as_long(monkeypatch):
+    waits = []
+    monkeypatch.setattr('pipekit.failures.time.sleep', waits.append)
+
+    def fails(number):
+        raise OSError
+
+    with pytest.raises(OSError):  # noqa: PT011
+        list(pipeline([0], apply(fails, on_error=retry(4, backoff=0.5))))
+    assert waits == [0.5, 1, 2, 4]
+
+
+def test_other_errors_pass_through():
+    with pytest.raises(OSError, match='unreadable'):
+        list(pipeline(range(9), apply(load, on_error=skip(KeyError))))
+
+
+def test_what_comes_after_a_skip_is_not_reached():
+    reached = []
+    steps = [apply(load, on_error=skip(budget=None)), apply(reached.append)]
+    list(pipeline(range(9), *steps))
+    assert reached == [0, 1, 2, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize('budget', [2, 0.05])
+def test_over_the_budget_comes_a_group_of_errors_at_its_place(workers, budget):
+    skipping = apply(load, workers=workers, on_error=skip(OSError, budget=budget, grace=40))
+    delivered = []
+    with pipeline(range(1000), skipping, prefetch()) as batches, pytest.raises(TooManyFailures) as caught:
+        delivered.extend(batches)
+    assert delivered == [number for number in range(17) if number % 7 != 3]
+    assert len(batches.failures) == 3
+    assert [error.errno for error in caught.value.exceptions] == [1003, 1010, 1017]
+    assert 'failed on 3 of 18 samples' in str(caught.value)
+    assert isinstance(caught.value.subgroup(lambda error: getattr(error, 'errno', 0) == 1003), TooManyFailures)
+
+
+def test_a_fraction_grows_with_what_was_tried():
+    rare = [3 if number % 100 == 50 else 0 for number in range(5000)]
+    assert len(list(pipeline(rare, apply(load, on_error=skip(budget=0.011))))) == 4950
+
+
+def test_the_first_ten_errors_are_in_the_group():
+    with pytest.raises(TooManyFailures) as caught:
+        list(pipeline(range(1000), apply(load, on_error=skip(budget=20))))
+    assert len(caught.value.exceptions) == 10
+
+
+def test_counts_go_on_after_a_resume(workers):
+    def make(workers=None):
+        steps = [repeat(), apply(load, workers=workers, on_error=skip(budget=5)), combine_batches(3, list)]
+        return pipeline(range(7), *steps, prefetch(4))
+
+    with make() as batches:
+        straight = [list(islice(batches, 4)) for _ in range(2)]
+        counts = batches.state_dict()['failures']
+        with pytest.raises(TooManyFailures):
+            [list(batches) for _ in range(9)]
+    assert counts == {'3': [28, 4]}
+    with make(workers) as batches:
+        first = list(batches)
+        state = json.loads(json.dumps(batches.state_dict()))
+    assert state['failures'] == {'3': [13, 1]} or state['failures'] == {'3': [14, 2]}
+    with make(workers) as batches:
+        batches.load_state_dict(state)
+        assert [first, list(batches)] == straight
+        assert batches.state_dict()['failures'] == counts
+        with pytest.raises(TooManyFailures, match='failed on 6 of 39 samples'):
+            [list(batches) for _ in range(9)]
+
+
+def test_what_was_made_ahead_and_is_made_again_counts_once():
+    batches = pipeline(range(70), apply(load, on_error=skip(budget=None)), prefetch(100, buffer_size=9))
+    with batches:
+        first = list(islice(batches, 2))
+    with batches:
+        assert first + list(batches) == [number for number in range(70) if number % 7 != 3]
+    assert batches.state_dict()['failures'] == {'2': [69, 9]} or batches.state_dict()['failures'] == {'2': [70, 10]}
+    assert [failure.sample for failure in batches.failures] == [number for number in range(70) if number % 7 == 3]
+
+
+def test_a_state_without_the_option_loads_with_it():
+    with pipeline(range(9), apply(load), prefetch(9)) as batches:
+        delivered = []
+        with pytest.raises(OSError, match='unreadable'):
+            delivered.extend(batches)
+        state = batches.state_dict()
+    with pipeline(range(9), apply(load, on_error=skip()), prefetch(9)) as batches:
+        batches.load_state_dict(state)
+        assert list(batches) == [4, 5, 6, 7, 8]
+
+
+def test_branches_are_counted_apart():
+    mixed = mix(
+        pipeline(range(100), apply(load, on_error=skip(budget=None))),
+        pipeline(range(100), apply(load, on_error=skip(budget=None))),
+        seed=0,
+    )
+    with pipeline(mixed, prefetch(50)) as batches:
+        list(batches)
+        counts = batches.state_dict()['failures']
+    assert counts.keys() == {'0.2', '1.2'}
+
+
+def test_each_kind_is_logged_once(caplog):
+    with caplog.at_level(logging.WARNING, logger='pipekit'):
+        list(pipeline(range(70), apply(load, on_error=skip(budget=None))))
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        'apply(load, on_error=skip(budget=None)), the 2nd of 2 stages: skipped sample 3 (cursor 4) because of '
+        "OSError(1003, 'unreadable'); others like it are counted"
+    )
+
+
+def test_no_more_than_the_last_hundred_are_kept():
+    def fails(number):
+        raise OSError(number)
+
+    with pipeline(range(500), apply(fails, on_error=skip(budget=None)), prefetch(1)) as batches:
+        assert list(islice(batches.pipeline, 1)) == []
+        with pytest.raises(Exception, match='ended after 0 batches'):
+            list(batches)
+    assert [failure.sample for failure in batches.failures] == list(range(400, 500))
+
+
+class NotToBePickled(Exception):
+    def __init__(self, number):
+        super().__init__(number)
+        self.lines = (line for line in 'ab')
+
+
+def test_an_error_that_cannot_be_pickled_is_told_of():
+    def fails(number):
+        raise NotToBePickled(number)
+
+    with pipeline(range(3), apply(fails, workers=processes(1), on_error=skip(budget=3)), prefetch(1)) as batches:
+        with pytest.raises(Exception, match='ended after 0 batches'):
+            list(batches)
+        assert isinstance(batches.failures[0].exception, RemoteError)
+        assert batches.failures[0].exception.type_name == 'NotToBePickled'
+
+
+def test_a_lent_executor_skips_too():
+    with (
+        ThreadPoolExecutor(2) as executor,
+        pipeline(range(9), apply(load, workers=executor, on_error=skip(budget=1)), prefetch()) as batches,
+    ):
+        assert list(batches) == [0, 1, 2, 4, 5, 6, 7, 8]
+
+
+def test_flatten_after_a_skip():
+    parts = apply(lambda number: [load(number)] * 2, on_error=skip(budget=None))
+    check_stage(pipeline(parts, flatten()), range(12))
+
+
+@pytest.mark.parametrize(
+    ('make', 'error', 'message'),
+    [
+        (lambda: skip(budget=-1), ValueError, 'budget must be .* got -1'),
+        (lambda: skip(budget=2.5), ValueError, 'budget must be a fraction from 0.0 to 1.0, .* got 2.5'),
+        (lambda: skip(budget='1%'), TypeError, "budget must be .* got '1%'"),
+        (lambda: skip(budget=True), TypeError, 'budget must be .* got True'),
+        (lambda: skip(grace=0), ValueError, 'grace must be a positive int, got 0'),
+        (lambda: skip(int), TypeError, 'skip is for subclasses of Exception, got int'),
+        (lambda: skip(OSError()), TypeError, 'skip is for subclasses of Exception, got'),
+        (lambda: skip(KeyboardInterrupt), TypeError, 'skip is for subclasses of Exception, got KeyboardInterrupt'),
+        (lambda: retry(0), ValueError, 'times must be a positive int, got 0'),
+        (lambda: retry(OSError), TypeError, 'times must be a positive int, got OSError'),
+        (lambda: retry(3, backoff=-1), ValueError, 'backoff must be a non-negative number, got -1'),
+        (lambda: replace(0), TypeError, 'func must be a function of a sample, got 0'),
+        (lambda: replace(OSError, 3), TypeError, 'replace is for subclasses of Exception, got 3'),
+        (lambda: apply(load, on_error=OSError), TypeError, r'on_error must be skip\(...\), .* got OSError'),
+        (lambda: unpack(load, on_error=[skip(), 3]), TypeError, 'on_error must be'),
+    ],
+)
+def test_bad_input_is_told_at_once(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_it_prints_as_it_was_typed():
+    assert repr(apply(load, on_error=[retry(3, OSError, backoff=1.0), skip(OSError, budget=0.01)])) == (
+        'apply(load, on_error=[retry(3, OSError, backoff=1.0), skip(OSError, budget=0.01)])'
+    )
