@@ -27,10 +27,13 @@ setup(
     install_requires=['numpy>=2.0', 'toolz>=0.12', 'more-itertools>=10'],
     extras_require={
         'processes': ['cloudpickle>=3', 'tblib>=3.2'],
+        'plot': ['matplotlib'],
+        'progress': ['tqdm'],
         'examples': ['mlxtend', 'matplotlib', 'tqdm'],
         'tests': [
             'pytest',
             'pytest-timeout',
+            'pytest-xdist',
             'hypothesis',
             'nbclient',
             'ipykernel',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 import threading
@@ -9,8 +10,8 @@ import weakref
 from bisect import bisect_right
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from math import prod
-from mmap import ACCESS_READ, ACCESS_WRITE, PAGESIZE, mmap
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ class NoRoom(MemoryError):
 class Region:
     """Memory that processes share: an unnamed file in memory, gone with the last process that has it open.
 
-    It is as large as the machine's memory, and takes of that what is written to.
+    It is larger than the machine's memory, so that blocks of new sizes find a place, and takes of that what they need.
 
     Examples
     --------
@@ -42,7 +43,15 @@ class Region:
 
     def __init__(self, descriptor: int | None = None, *, read_only: bool = False):
         self.descriptor = _new_file() if descriptor is None else descriptor
-        self.memory = mmap(self.descriptor, 0, access=ACCESS_READ if read_only else ACCESS_WRITE)
+        try:
+            self.memory = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ if read_only else mmap.ACCESS_WRITE)
+        except BaseException:
+            if descriptor is None:
+                self.close_descriptor()
+            raise
+        self.size = min(len(self.memory), _memory())
+        if hasattr(mmap, 'MADV_DONTDUMP'):  # the core of a process that crashes would fill all of it
+            self.memory.madvise(mmap.MADV_DONTDUMP)
 
     def reserve(self, start: int, size: int) -> None:
         """Have the system set memory aside: without it, writing where there is none left ends the process."""
@@ -54,10 +63,9 @@ class Region:
 
     def give_back(self, start: int, size: int) -> None:
         """Return memory to the system, with what it held."""
-        import mmap as flags  # where there is no such flag, the memory is kept
-
-        if hasattr(flags, 'MADV_REMOVE'):
-            self.memory.madvise(flags.MADV_REMOVE, start, size)
+        if hasattr(mmap, 'MADV_REMOVE'):
+            with suppress(OSError):  # the file is in a folder that keeps what it has
+                self.memory.madvise(mmap.MADV_REMOVE, start, size)
 
     def close_descriptor(self) -> None:
         """Close the file; the memory stays, for as long as somebody sees it."""
@@ -89,7 +97,7 @@ class Blocks:
         self._sizes: dict[int, int] = {}
         self._holders: Counter[int] = Counter()
         self._unseen: deque[int] = deque()
-        self._used: defaultdict[int, list[int]] = defaultdict(list)  # by size: free, and in the hands of the process
+        self._used: dict[int, list[int]] = {}  # free, and in the hands of the process; the size last used is the last
         self._given_back: defaultdict[int, list[int]] = defaultdict(list)
         self._peak = 0  # of the bytes in use, of late
         self.in_use = 0  # bytes
@@ -106,7 +114,7 @@ class Blocks:
         while self._unseen:
             self.drop(self._unseen.popleft())
         room = _rounded(size)
-        if self._used[room]:
+        if self._used.get(room):
             start = self._used[room].pop()
             self.spare -= room
         else:
@@ -136,7 +144,9 @@ class Blocks:
         if self._holders[start]:
             return
         room = self._sizes[start]
-        self._used[room].append(start)
+        free = self._used.pop(room, [])
+        self._used[room] = free
+        free.append(start)
         self.in_use -= room
         self.spare += room
         while self.in_use + self.spare > self._peak + max(SPARE, self._peak // 2):
@@ -151,10 +161,10 @@ class Blocks:
             start = self._given_back[room][-1]
             self._region.reserve(start, room)
             return self._given_back[room].pop()
-        start = self._end
-        if start + room > len(self._region.memory):
-            text = f'{room:,} bytes are needed, and {len(self._region.memory) - start:,} of'
-            raise NoRoom(f'{text} {len(self._region.memory):,} bytes of shared memory are left')
+        start, size = self._end, self._region.size
+        left = min(size - self.in_use, len(self._region.memory) - start)
+        if room > left:
+            raise NoRoom(f'{room:,} bytes are needed, and {left:,} of {size:,} bytes of shared memory are left')
         self._region.reserve(start, room)
         self._end += room
         self._starts.append(start)
@@ -229,7 +239,7 @@ def when_unseen(array: Bytes, function: Callable[[int], Any], start: int) -> Non
 
 def _rounded(size: int) -> int:
     # To pages, and at most an eighth more: sizes that differ a little share their blocks.
-    step = max(PAGESIZE, 1 << max(0, size.bit_length() - 4))
+    step = max(mmap.PAGESIZE, 1 << max(0, size.bit_length() - 4))
     return -(-max(size, 1) // step) * step
 
 
@@ -237,7 +247,8 @@ def _new_file() -> int:
     if hasattr(os, 'memfd_create'):
         descriptor = os.memfd_create('pipekit')
     else:
-        with tempfile.TemporaryFile() as file:
+        in_memory = '/dev/shm'
+        with tempfile.TemporaryFile(dir=in_memory if os.path.isdir(in_memory) else None) as file:
             descriptor = os.dup(file.fileno())
     try:
         os.ftruncate(descriptor, _largest())
@@ -250,6 +261,10 @@ def _new_file() -> int:
 def _largest() -> int:
     import resource
 
-    memory = os.sysconf('SC_PHYS_PAGES') * PAGESIZE
+    addresses = max(_memory(), min(16 * _memory(), 1 << 40))  # there is one region for each process, too
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    return memory if limit == resource.RLIM_INFINITY else min(memory, limit // PAGESIZE * PAGESIZE)
+    return addresses if limit == resource.RLIM_INFINITY else min(addresses, limit // mmap.PAGESIZE * mmap.PAGESIZE)
+
+
+def _memory() -> int:
+    return os.sysconf('SC_PHYS_PAGES') * mmap.PAGESIZE

@@ -1,32 +1,47 @@
-"""Messages between two processes. Their big arrays stay out of the pipe: they lie in memory that both see."""
+"""Messages between two processes. What is big stays out of the pipe: it lies in memory that both see."""
 
 from __future__ import annotations
 
 import io
+import os
 import pickle
+import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import _lru_cache_wrapper, lru_cache, partial
 from multiprocessing.connection import Connection
+from operator import attrgetter
 from types import TracebackType, WrapperDescriptorType
 from typing import Any, TypeAlias
 
 import cloudpickle
 import numpy as np
+import numpy.typing as npt
 from tblib.pickling_support import pickle_exception, pickle_traceback
 
 from ..display import code
-from ..memory import Blocks, Bytes, NoRoom, Views
+from ..memory import Blocks, Bytes, NoRoom, Views, empty
 from ..structures import fields_of
 
 Place: TypeAlias = tuple[int, int, int]  # a block, where in the region the bytes begin, how many there are
 Pickled: TypeAlias = tuple[bytes, list[Place]]
 Load: TypeAlias = Callable[[], Any]
 
-OUT_OF_PIPE = 1 << 16  # bytes: smaller arrays are faster through it
+LONGEST_PATH = 100  # characters
+OUT_OF_PIPE = 1 << 15  # bytes: less is faster through it
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """Pickles lambdas, closures and what a notebook defines; errors with all they carry; memory maps by their file.
+
+    Parameters
+    ----------
+    file, **options
+        What ``pickle.Pickler`` takes.
+    maps
+        Whether parts of memory maps go by their file too, to be read only, and not as what is in them.
 
     Examples
     --------
@@ -36,20 +51,34 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
     3
     """
 
+    def __init__(self, file: io.BytesIO, *, maps: bool = False, **options: Any):
+        super().__init__(file, pickle.HIGHEST_PROTOCOL, **options)
+        self._maps = maps
+
     def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is np.ndarray:
+            return _reduced(obj, self._maps)
+        if type(obj) is np.memmap:
+            return _reduced_map(obj, self._maps)
+        if isinstance(obj, _lru_cache_wrapper) and not _is_importable(obj):
+            return _cached, (obj.__wrapped__, obj.cache_parameters())
         if isinstance(obj, BaseException):
             made_in_c = isinstance(type(obj).__init__, WrapperDescriptorType)
             # What an __init__ in Python takes, nobody knows: such an error is made again without it.
             return pickle_exception(obj, builtin_inits=(type(obj).__init__,)) if made_in_c else pickle_exception(obj)
         if isinstance(obj, TracebackType):
             return pickle_traceback(obj)
-        if type(obj) is np.memmap and obj.filename is not None and obj.mode in ('r', 'r+', 'w+') and _is_whole(obj):
-            order = 'C' if obj.flags.c_contiguous else 'F'
-            return np.memmap, (obj.filename, obj.dtype, 'r', obj.offset, obj.shape, order)
-        return super().reducer_override(obj)
+        reduced = super().reducer_override(obj)
+        if isinstance(obj, type) and isinstance(reduced, tuple) and len(reduced) == 6:
+            # The other end sends it back with its samples: what it is there must not overwrite what it is here.
+            _complete.add(obj)
+            return (*reduced[:5], partial(_complete_class, reduced[5]))
+        return reduced
 
 
-def pickled(value: Any, place: Callable[[Bytes], Place | None], out_of_pipe: int = OUT_OF_PIPE) -> Pickled:
+def pickled(
+    value: Any, place: Callable[[Bytes], Place | None], out_of_pipe: int = OUT_OF_PIPE, *, maps: bool = False
+) -> Pickled:
     """A value as bytes, and the places of those of its arrays that ``place`` has put elsewhere.
 
     Examples
@@ -61,13 +90,12 @@ def pickled(value: Any, place: Callable[[Bytes], Place | None], out_of_pipe: int
     places: list[Place] = []
 
     def stays_in(buffer: pickle.PickleBuffer) -> bool:
-        array = np.frombuffer(buffer.raw(), np.uint8)
-        found = place(array) if array.nbytes >= out_of_pipe else None
+        found = place(np.frombuffer(raw, np.uint8)) if (raw := buffer.raw()).nbytes >= out_of_pipe else None
         places.extend([found] if found else [])
         return found is None
 
     file = io.BytesIO()
-    Pickler(file, pickle.HIGHEST_PROTOCOL, buffer_callback=stays_in).dump(value)
+    Pickler(file, maps=maps, buffer_callback=stays_in).dump(value)
     return file.getvalue(), places
 
 
@@ -99,10 +127,13 @@ class Channel:
         """Content as it can be sent to the other end, with its big arrays where that can see them."""
         held: list[Place] = []
         try:
-            return pickled(content, lambda array: self._placed(array, held))
+            body, places = pickled(content, lambda array: self._placed(array, held))
+            # Many small things are large together.
+            place = self._placed(np.frombuffer(body, np.uint8), held) if len(body) >= OUT_OF_PIPE else None
         except BaseException:
             self._return(block for block, _, _ in held)
             raise
+        return (body, places) if place is None else (b'', [*places, place])
 
     def send_pickled(self, header: Any, content: Pickled) -> None:
         """Send content that has been pickled."""
@@ -124,9 +155,10 @@ class Channel:
         header, body, places, unseen = pickle.loads(message)
         self._return(unseen)
         incoming = self._incoming
-        buffers = [incoming.of(*place) for place in places] if incoming is not None else []
+        buffers: list[Any] = [incoming.of(*place) for place in places] if incoming is not None else []
         size = len(body) + sum(size for _, _, size in places)
-        return header, lambda: pickle.loads(body, buffers=buffers), size
+        stream = body or buffers.pop()
+        return header, lambda: pickle.loads(stream, buffers=buffers), size
 
     def close(self) -> None:
         """Give the other end up: what it saw may be used again."""
@@ -195,12 +227,61 @@ def unpicklable_part(value: Any, path: str) -> str:
     "sample['lines'] is <generator>"
     """
     fields = list(enumerate(value)) if isinstance(value, list) else fields_of(value) or []
-    for name, part in fields:
+    for name, part in fields if len(path) < LONGEST_PATH else ():  # it may contain itself
         if not picklable(part):
             of_item = isinstance(value, Mapping) or isinstance(name, int)
             return unpicklable_part(part, path + (f'[{name!r}]' if of_item else f'.{name}'))
     return f'{path} is {code(value)}'
 
 
-def _is_whole(array: np.memmap[Any, Any]) -> bool:
-    return not isinstance(array.base, np.ndarray) and (array.flags.c_contiguous or array.flags.f_contiguous)
+_complete: weakref.WeakSet[type] = weakref.WeakSet()  # classes that went or came by value
+
+
+def _complete_class(set_state: Callable[[type, Any], object], kind: type, state: Any) -> None:
+    if kind not in _complete:
+        set_state(kind, state)
+        _complete.add(kind)
+
+
+def _is_importable(function: Any) -> bool:
+    module = sys.modules.get(function.__module__)
+    with suppress(AttributeError):
+        return function.__module__ != '__main__' and attrgetter(function.__qualname__)(module) is function
+    return False
+
+
+def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    return lru_cache(**parameters)(function)
+
+
+def _reduced(array: npt.NDArray[Any], maps: bool) -> Any:
+    if maps and isinstance(array.base, np.memmap):
+        return np.asarray, (array.view(np.memmap),)
+    if array.dtype.hasobject:
+        return NotImplemented
+    if array.dtype.kind in 'mM':  # which are no buffers
+        return np.ndarray.view, (array.view(np.int64), array.dtype)
+    if array.flags.forc:
+        return NotImplemented
+    axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    sorted_out = array.transpose(axes)
+    if not sorted_out.flags.c_contiguous:
+        room = empty(sorted_out.shape, array.dtype)
+        room = np.empty(sorted_out.shape, array.dtype) if room is None else room
+        room[...] = sorted_out
+        room.flags.writeable = array.flags.writeable
+        sorted_out = room
+    return np.ndarray.transpose, (sorted_out, *np.argsort(axes).tolist())
+
+
+def _reduced_map(array: np.memmap[Any, Any], maps: bool) -> Any:
+    first = array
+    while isinstance(first.base, np.memmap):
+        first = first.base
+    goes = (maps or first is array) and array.flags.forc
+    if goes and first.mode != 'c' and first.filename is not None and os.path.exists(first.filename):
+        mode = 'r+' if array.flags.writeable and not maps else 'r'
+        offset = first.offset + array.ctypes.data - first.ctypes.data
+        order = 'C' if array.flags.c_contiguous else 'F'
+        return np.memmap, (first.filename, array.dtype, mode, offset, array.shape, order)
+    return np.ndarray.view, (array.view(np.ndarray), np.memmap)

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from ..arguments import positive_int
 from ..descriptions import Description, described
 from ..display import code
+from ..extras import needs
 
 B = TypeVar('B')
 
@@ -109,10 +110,10 @@ def processes(n: int, *, name: str | None = None, ahead: int | None = None, blas
     _check_name(name)
     if blas_threads is not None:
         blas_threads = positive_int('blas_threads', blas_threads, 'a positive int or None')
-    missing = [module for module in ('cloudpickle', 'tblib') if find_spec(module) is None]
-    if missing:
-        text = f'processes needs {" and ".join(missing)}: pip install "pipekit-batches[processes]"'
-        raise ModuleNotFoundError(text, name=missing[0])
+    with needs('processes', 'processes(n)'):
+        for module in ('cloudpickle', 'tblib'):
+            if find_spec(module) is None:
+                raise ModuleNotFoundError(name=module)
     return Processes(n, ahead, blas_threads)
 
 

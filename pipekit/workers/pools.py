@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from ..display import code
+from ..metering import Meter
 from .kinds import Processes, Submits, Threads, Workers
 from .work import Work
 
@@ -19,10 +22,13 @@ if TYPE_CHECKING:
 class Pools:
     """What the workers of one pipeline run in, while it is open: threads of its own, and what was lent to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter | None = None) -> None:
+        self._meter = meter
         self._own: dict[Threads, ThreadPoolExecutor] = {}
         self._own_processes: dict[Processes, ProcessPool] = {}
         self._pending: set[Future[Any]] = set()
+        self._cancelled = False
+        self.works: WeakSet[Work] = WeakSet()  # what is done in threads, by which one knows a thread that is at it
 
     def map(self, workers: Workers, work: Work, values: Iterator[Any]) -> Iterator[Any]:
         """The function's results, in the order of the values; some values ahead of them are worked on."""
@@ -31,6 +37,7 @@ class Pools:
         return self._map(workers, work, values)
 
     def _map(self, workers: Threads | Submits, work: Work, values: Iterator[Any]) -> Iterator[Any]:
+        self.works.add(work)
         executor, ahead = self._executor(workers)
         waiting: deque[Future[Any]] = deque()
         ends: list[BaseException] = []
@@ -52,10 +59,16 @@ class Pools:
 
     def cancel(self) -> None:
         """Give up what has not begun: whoever waits for it is told so."""
+        self._cancelled = True
         for future in list(self._pending):
             future.cancel()
         for processes in list(self._own_processes.values()):
             processes.cancel()
+
+    def doing(self) -> Iterator[tuple[int, Hashable, Callable[[], str]]]:
+        """What each process is at: its id, what tells the item from others, and the words. In any thread."""
+        for processes in list(self._own_processes.values()):
+            yield from processes.doing()
 
     def close(self) -> None:
         """Let the threads end, without waiting for them, and end the processes. What was lent is left as it is."""
@@ -68,7 +81,9 @@ class Pools:
         if workers not in self._own_processes:
             from .process_pool import ProcessPool  # needs the extra `processes`
 
-            self._own_processes[workers] = ProcessPool(workers)
+            self._own_processes[workers] = ProcessPool(workers, self._meter)
+            if self._cancelled:  # in the meantime
+                self._own_processes[workers].cancel()
         return self._own_processes[workers]
 
     def _executor(self, workers: Threads | Submits) -> tuple[Submits, int]:
@@ -89,8 +104,12 @@ class Pools:
         return future
 
     def _result(self, future: Future[Any], workers: Workers) -> Any:
+        begin = perf_counter()
         try:
             return future.result()
         except BrokenExecutor as error:
             error.add_note(f'raised by workers={code(workers)}, which was lent and is not replaced')
             raise
+        finally:
+            if self._meter is not None:
+                self._meter.waited(workers, perf_counter() - begin)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache, partial
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 
 from ..display import code
 from ..errors import RemoteError
@@ -32,7 +34,8 @@ class Marks:
     >>> marks = Marks(region)
     >>> for item in marks.watched('ab', first=6):
     ...     marks.begin_step()
-    >>> Marks(region).read()
+    ...     Marks(region).read()
+    (6, 1)
     (7, 1)
     """
 
@@ -46,6 +49,7 @@ class Marks:
             self._marks[1] = 0  # first: a step is never taken for one of another item
             self._marks[0] = number
             yield item
+        self._marks[1] = 0  # what goes wrong from now on may be the fault of any of them
 
     def begin_step(self) -> None:
         """Say that the next step of it begins."""
@@ -65,29 +69,38 @@ def main(connection: int, results: int | None, arguments: int | None) -> None:
     shared = None if arguments is None else Region(arguments)
     constants = None if arguments is None else Views(Region(arguments, read_only=True))
     use_again(blocks)
+    # A fork of this process has none of it: neither the connection, which would not end with this process, nor the
+    # blocks, which both would take.
+    os.set_inheritable(connection, False)
+    os.register_at_fork(after_in_child=pipe.close)
+    os.register_at_fork(after_in_child=partial(use_again, None))
     channel = Channel(pipe, blocks, None if shared is None else Views(shared))
     messages: SimpleQueue[bytes | None] = SimpleQueue()
-    finished = threading.Event()
-    threading.Thread(target=_receive, args=(channel, messages, finished), daemon=True).start()
-    try:
+    threading.Thread(target=_receive, args=(channel, messages), daemon=True).start()
+    with suppress(OSError):  # nobody waits for it any more
         channel.send(('started',))
         _serve(channel, iter(messages.get, None), constants, Marks(region))
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # nobody waits for it any more
-    finally:
-        finished.set()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    _end()
 
 
-def _receive(channel: Channel, messages: SimpleQueue[bytes | None], finished: threading.Event) -> None:
+def _end() -> NoReturn:
+    # At once, and with what it has started itself: taking the interpreter down takes longer than all the rest.
+    os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+def _receive(channel: Channel, messages: SimpleQueue[bytes | None]) -> None:
     # All is received at once, whatever the process is doing: the other end never waits while it sends, and its end is
     # noticed in the middle of a function.
-    try:
+    with suppress(EOFError, OSError, MemoryError):
         while True:
             messages.put(channel.receive())
-    except (EOFError, OSError):
-        messages.put(None)
-        if not finished.wait(GRACE):
-            os._exit(1)
+    messages.put(None)
+    time.sleep(GRACE)  # the process ends meanwhile, unless a function or a thread of the user's goes on
+    _end()
 
 
 def _serve(channel: Channel, messages: Iterable[bytes], constants: Views | None, marks: Marks) -> None:
@@ -100,14 +113,15 @@ def _serve(channel: Channel, messages: Iterable[bytes], constants: Views | None,
             functions[number] = lru_cache(partial(_function, body, places, constants))
             continue
         key, first = rest
-        before = perf_counter()
+        before = time.perf_counter()
         try:
             if current != (number, key):
                 current, work = (number, key), functions[number]().keyed(key)
             content = _done(channel, work, load(), first, marks)
+            kind = 'done'
         except BaseException as error:  # what is sent here cannot be made here
-            current, content = None, channel.pickled(([], _sendable_error(error)))
-        channel.send_pickled(('done', perf_counter() - before, channel.no_room and str(channel.no_room)), content)
+            kind, current, content = 'unmade', None, channel.pickled(([], sendable_error(error)))
+        channel.send_pickled((kind, time.perf_counter() - before, channel.no_room and str(channel.no_room)), content)
 
 
 def _function(body: bytes, places: list[Place], constants: Views | None) -> Any:
@@ -121,19 +135,19 @@ def _done(channel: Channel, work: Any, items: list[Any], first: int, marks: Mark
     try:
         outcomes.extend(work(item, marks.begin_step) for item in marks.watched(items, first))
     except BaseException as error:
-        failure = _sendable_error(error)
+        failure = sendable_error(error)
     try:
         return channel.pickled((outcomes, failure))
     except Exception as error:
-        sound = next(number for number, outcome in enumerate(outcomes) if not picklable(outcome))
-        part = unpicklable_part(outcomes[sound][0], 'sample')
+        sound = next((number for number, outcome in enumerate(outcomes) if not picklable(outcome)), 0)
+        part = unpicklable_part(work.value_of(outcomes[sound]), 'sample')
         doing = work.doing(items[sound], 0)
         failure = TypeError(f'cannot send the result of {doing} back: {part}, which cannot be pickled: {error}')
-        failure.__cause__ = _sendable_error(error)
+        failure.__cause__ = sendable_error(error)
         return channel.pickled((outcomes[:sound], failure))
 
 
-def _sendable_error(error: BaseException) -> BaseException:
+def sendable_error(error: BaseException) -> BaseException:
     try:
         body, _ = pickled(error, lambda array: None)
         again = pickle.loads(body)

@@ -6,18 +6,21 @@ import logging
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import suppress
-from itertools import groupby, islice
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import chain, islice
 from multiprocessing.connection import wait
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any
 from warnings import warn
 
 from ..display import code
 from ..errors import WorkerCrashed
 from ..memory import Blocks, Bytes, NoRoom, Region
+from ..metering import Meter
+from ..progress import Progress
 from .channels import Pickled, Place, picklable, pickled, placed, unpicklable_part
 from .kinds import Processes
 from .process_main import GRACE
@@ -27,7 +30,7 @@ from .worker_process import Item, Job, WorkerProcess
 PATIENCE = GRACE + 0.5  # seconds after which a process that was told to end is killed
 LARGEST_GROUP = 512
 SHARED_ONCE = 1 << 20  # bytes: a function's larger arrays are not sent, but seen by all processes
-CRASHES, FAILED_STARTS = 3, 10  # in a row, which are an error
+CRASHES, FAILED_STARTS = 3, 10  # in a row, which are an error; the latter for each process
 
 logger = logging.getLogger('pipekit')
 
@@ -35,16 +38,19 @@ logger = logging.getLogger('pipekit')
 class ProcessPool:
     """The processes, from the first item on to ``close``."""
 
-    def __init__(self, kind: Processes):
+    def __init__(self, kind: Processes, meter: Meter | None = None):
         self._kind = kind
+        self._meter = meter
         self._workers: list[WorkerProcess] = []
         self._cancelled = False
-        self._lock = threading.Lock()  # for these two, which ``cancel`` looks at in another thread
+        self._lock = threading.RLock()  # for these two: a signal handler or a finalizer may cancel anywhere
         self._functions: dict[Any, tuple[int, Pickled, Work]] = {}
         self._constants: dict[tuple[int, int], tuple[Place, Bytes]] = {}  # what all see, by its address and size here
         self._warned: set[str] = set()
-        self._failed_starts = 0
         self._times_out_of_memory = times_out_of_memory()
+        self._no_room: NoRoom | None = None  # for what all see
+        self._failed_starts = 0
+        self._starting: Progress | None = None
         self._shared = self._region()
         self._blocks = None if self._shared is None else Blocks(self._shared)
 
@@ -71,6 +77,19 @@ class ProcessPool:
         if not isinstance(ends[0], StopIteration):
             raise ends.pop()
 
+    def doing(self) -> Iterator[tuple[int, Hashable, Callable[[], str]]]:
+        """What each process is at: its id, what tells the item from others, and the words. In any thread."""
+        for worker in list(self._workers):
+            if not worker.started:
+                yield worker.pid, None, partial(str, 'its start')
+            for job, items in list(worker.groups)[: int(worker.started)]:
+                number, step = worker.at()
+                value = next((item.value for item in items if item.number == number), None)
+                if step and value is not None:  # else it has only begun with them, or has just ended
+                    yield worker.pid, (number, step), partial(job.work.doing, value, step)
+                else:
+                    yield worker.pid, (items[0].number, 0), partial(_of_any, job.work, len(items))
+
     def cancel(self) -> None:
         """Let the processes end, and whoever waits for them be told so. May be called in any thread."""
         with self._lock:
@@ -81,6 +100,8 @@ class ProcessPool:
     def close(self) -> None:
         """End the processes: they may finish what they are doing, for a second, and are killed after that."""
         self.cancel()
+        if self._starting is not None:
+            self._starting.close()
         deadline = monotonic() + PATIENCE
         for worker in self._workers:
             worker.end(deadline - monotonic())
@@ -92,12 +113,13 @@ class ProcessPool:
     def _job(self, work: Work, largest_group: int) -> Job:
         if work.identity not in self._functions:
             try:
-                function = pickled(work.keyed(()), self._placed_once, SHARED_ONCE)
+                function = pickled(work.keyed(()), self._placed_once, SHARED_ONCE, maps=True)
             except Exception as error:
                 culprit = next((function for function in work.functions if not picklable(function)), work)
                 text = f'cannot send {code(culprit)} to {code(self._kind)}, because it cannot be pickled: {error}'
                 raise TypeError(text) from error
             self._functions[work.identity] = len(self._functions), function, work
+            self._warn_of_pipe(self._no_room)
         number, function, _ = self._functions[work.identity]
         return Job(work, number, function, largest_group)
 
@@ -109,17 +131,28 @@ class ProcessPool:
             if address not in self._constants:
                 self._constants[address] = placed(array, self._blocks), array
         except NoRoom as error:
-            self._warn_of_pipe(error)
+            self._no_room = error
             return None
         return self._constants[address][0]
 
     def _give(self, job: Job, items: list[Item]) -> None:
         if not items:
             return
+        if self._starting is None:
+            self._starting = Progress(f'starting {code(self._kind)}', self._kind.n)
+        with self._on_the_meter():
+            self._listen(0)
         while len(self._workers) < self._kind.n:
             self._start()
-        self._listen(0)
-        self._give_to(min(self._workers, key=lambda worker: len(worker.groups)), job, items)
+        with self._on_the_meter():
+            self._give_to(min(self._workers, key=lambda worker: (len(worker.groups), worker.n_given)), job, items)
+
+    @contextmanager
+    def _on_the_meter(self) -> Iterator[None]:
+        begin = perf_counter()
+        yield
+        if self._meter is not None:
+            self._meter.waited(self._kind, perf_counter() - begin)
 
     def _give_to(self, worker: WorkerProcess, job: Job, items: list[Item]) -> None:
         try:
@@ -143,37 +176,51 @@ class ProcessPool:
 
     def _result(self, item: Item) -> Any:
         while not item.done:
-            self._listen(None)
+            with self._on_the_meter():
+                self._listen(None)
         if item.error is not None:
-            raise item.error
+            raise item.take_error()
         return item.outcome
 
     def _listen(self, timeout: float | None) -> None:
         owners = {sign: worker for worker in self._workers for sign in worker.signs}
         for worker in {owners[sign] for sign in wait(owners, timeout)}:
-            try:
+            is_alive = False
+            with suppress(EOFError, OSError):
                 for message in worker.messages():
                     self._heed(worker, message)
-            except (EOFError, OSError):
+                is_alive = True
+            if not is_alive:
                 self._replace(worker)
 
     def _heed(self, worker: WorkerProcess, message: bytes) -> None:
         (kind, *rest), load, size = worker.channel.opened(message)
         if kind == 'started':
             worker.started, self._failed_starts = True, 0
+            if self._starting is not None:
+                self._starting.step()
             return
         seconds, no_room = rest
-        self._warn_of_pipe(no_room)
         job, items = worker.groups.popleft()
         job.learn(len(items), seconds, size)
+        errors: list[BaseException] = []  # not a variable: an error is not to be in reach of its own traceback
         try:
             outcomes, failure = load()
+            errors += [] if failure is None else [failure]
+            del failure
         except BaseException as error:  # the class of a result may not be importable here
-            outcomes, failure = [], error
-        for item, outcome in zip(items, outcomes, strict=False):
-            item.finish(outcome)
-        for number, item in enumerate(items[len(outcomes) :]):
-            item.finish(error=CancelledError() if number else failure)
+            kind, outcomes = 'unmade', []
+            errors.append(error)
+        if kind == 'unmade' and len(items) > 1:
+            for item in items:  # only the one whose fault it is, is to fail
+                self._give_to(worker, job, [item])
+            errors.clear()
+        else:
+            for item, outcome in zip(items, outcomes, strict=False):
+                item.finish(outcome)
+            for number, item in enumerate(items[len(outcomes) :]):
+                item.finish(error=CancelledError() if number else errors.pop())
+        self._warn_of_pipe(no_room)
 
     def _start(self) -> WorkerProcess:
         worker = WorkerProcess(self._shared, self._blocks, self._region(), self._kind.blas_threads)
@@ -190,31 +237,41 @@ class ProcessPool:
             self._workers.remove(worker)
         exit_code = worker.end(PATIENCE)
         ended = self._how_it_ended(exit_code)
-        self._failed_starts += not worker.started
-        if self._failed_starts == FAILED_STARTS:
-            text = f'{FAILED_STARTS} processes of {code(self._kind)} {ended}, one after the other, as they started'
-            raise WorkerCrashed(text, exit_code)
-        number, step = worker.at()
-        successor = self._start()
+        groups = [(job, [item for item in items if not item.done]) for job, items in worker.groups]
+        try:
+            successor = self._successor(worker, ended, exit_code)
+        except BaseException as error:  # of this work, whatever is being waited for
+            for item in chain.from_iterable(items for _, items in groups):
+                item.finish(error=error.with_traceback(None))
+            return
         doing = ''
-        for job, items in worker.groups:
+        if worker.started and groups:
+            job, items = groups.pop(0)  # it was at these
+            parts, suspect, step = _suspected(items, *worker.at())
+            groups = [(job, part) for part in parts] + groups
+            if suspect is not None:
+                doing = f' during {job.work.doing(suspect.value, step)}'
+                self._count_crash(suspect, step, ended + doing, exit_code)
+        for job, items in groups:
             unfinished = [item for item in items if not item.done]
-            for is_guilty, group in groupby(unfinished, lambda item: item.number == number):
-                alone = list(group)  # the others are to be done, whatever becomes of the guilty one
-                if is_guilty and step:
-                    doing = f' during {job.work.doing(alone[0].value, step)}'
-                    alone = [item for item in alone if not self._is_given_up(item, step, ended + doing, exit_code)]
-                if alone:
-                    self._give_to(successor, job, alone)
+            if unfinished:
+                self._give_to(successor, job, unfinished)
         self._warn_once('crash', f'a process of {code(self._kind)} {ended}{doing}; another one does its work again')
 
-    def _is_given_up(self, item: Item, step: int, ended: str, exit_code: int) -> bool:
+    def _successor(self, worker: WorkerProcess, ended: str, exit_code: int) -> WorkerProcess:
+        self._failed_starts += not worker.started
+        too_many = FAILED_STARTS * self._kind.n
+        if self._failed_starts >= too_many:
+            text = f'a process of {code(self._kind)} {ended} as it started, for the {too_many}th time in a row'
+            raise WorkerCrashed(text, exit_code)
+        return self._start()
+
+    def _count_crash(self, item: Item, step: int, ended: str, exit_code: int) -> None:
         item.crashes = item.crashes + 1 if item.step == step else 1
         item.step = step
         if item.crashes == CRASHES:
             text = f'a process of {code(self._kind)} {ended}, for the {CRASHES}rd time in a row'
             item.finish(error=WorkerCrashed(text, exit_code))
-        return item.done
 
     def _how_it_ended(self, exit_code: int) -> str:
         if exit_code >= 0:
@@ -258,6 +315,19 @@ def times_out_of_memory() -> int:
     with suppress(OSError, ValueError), open('/proc/vmstat', encoding='ascii') as file:
         return int(next((line.split()[1] for line in file if line.startswith('oom_kill ')), 0))
     return 0
+
+
+def _of_any(work: Work, n: int) -> str:
+    return f'{", ".join(map(code, work.functions))} of one of {n} items'
+
+
+def _suspected(items: list[Item], number: int, step: int) -> tuple[list[list[Item]], Item | None, int]:
+    # What to send again together, the item during which the process has died if that is known, and the step of it.
+    numbers = [item.number for item in items]
+    if step and number in numbers:
+        at = numbers.index(number)  # the others are to be done, whatever becomes of this one
+        return [items[:at], items[at : at + 1], items[at + 1 :]], items[at], step
+    return [[item] for item in items], items[0] if len(items) == 1 else None, 0
 
 
 def _taken(values: Iterator[Any], n: int) -> tuple[list[Item], BaseException | None]:

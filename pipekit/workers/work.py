@@ -28,5 +28,8 @@ class Work(Protocol):
     def values(self, item: Any, /) -> Any:
         """What of an item the user knows."""
 
+    def value_of(self, outcome: Any, /) -> Any:
+        """What of its outcome the user knows."""
+
     def doing(self, item: Any, step: int, /) -> str:
         """What is done in a step, counted from 1, or at the end, which is 0, in words."""

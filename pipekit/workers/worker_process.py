@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
+import weakref
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -19,10 +21,15 @@ from .channels import Channel, Pickled
 from .process_main import Marks, main
 
 BOOT = """import pickle, sys
-sys.path[:], sys.argv = pickle.load(sys.stdin.buffer)
-main, arguments = pickle.load(sys.stdin.buffer)
+try:
+    sys.path[:], sys.argv = pickle.load(sys.stdin.buffer)
+    main, arguments = pickle.load(sys.stdin.buffer)
+except EOFError:
+    sys.exit()  # its parent is no more
 main(*arguments)"""
 SECONDS, BYTES = 0.01, 8 << 20  # items are grouped until a group takes so long, or is so large
+# What large arrays leave behind is for the next ones, not for the system: fresh memory is several times slower.
+KEEPS_MEMORY = {'MALLOC_MMAP_THRESHOLD_': str(32 << 20), 'MALLOC_TRIM_THRESHOLD_': str(256 << 20)}
 BLAS = ('BLIS', 'MKL', 'NUMBA', 'NUMEXPR', 'OMP', 'OPENBLAS', 'VECLIB_MAXIMUM')
 
 
@@ -42,6 +49,12 @@ class Item:
     def finish(self, outcome: Any = None, error: BaseException | None = None) -> None:
         """Set what came of it."""
         self.outcome, self.error, self.value, self.done = outcome, error, None, True
+
+    def take_error(self) -> BaseException:
+        """The error, to be raised: an error that is in reach of its own traceback stays in memory."""
+        error, self.error = self.error, None
+        assert error is not None
+        return error
 
 
 class Job:
@@ -86,36 +99,36 @@ class WorkerProcess:
     """A process, and the items that it has been given."""
 
     def __init__(self, shared: Region | None, outgoing: Blocks | None, results: Region | None, threads: int | None):
-        ours, theirs = socket.socketpair()
         regions = [None if region is None else region.descriptor for region in (results, shared)]
         limits = {} if threads is None else {f'{library}_NUM_THREADS': str(threads) for library in BLAS}
-        self._socket = ours
-        try:
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        with ExitStack() as theirs, ExitStack() as ours:
+            if results is not None:
+                theirs.callback(results.close_descriptor)
+            self._socket, other = socket.socketpair()
+            theirs.enter_context(other)
+            ours.enter_context(self._socket)
+            self.connection = ours.enter_context(Connection(os.dup(self._socket.fileno())))
+            first_words = pickle.dumps((sys.path, sys.argv)) + pickle.dumps((main, (other.fileno(), *regions)))
             self._process = subprocess.Popen(
-                [sys.executable, *subprocess._args_from_interpreter_flags(), '-c', BOOT],  # type: ignore[attr-defined]
+                [sys.executable, *flags, '-P', '-c', BOOT],  # -P: what is imported is not to come from this directory
                 stdin=subprocess.PIPE,
-                pass_fds=[theirs.fileno(), *(descriptor for descriptor in regions if descriptor is not None)],
-                env=os.environ | limits,
+                pass_fds=[other.fileno(), *(descriptor for descriptor in regions if descriptor is not None)],
+                env=KEEPS_MEMORY | os.environ | limits,
                 process_group=0,  # a Ctrl-C in the terminal is not meant for it
             )
+            ours.pop_all()
             with suppress(BrokenPipeError), self._process.stdin as pipe:  # type: ignore[union-attr]
-                pickle.dump((sys.path, sys.argv), pipe)
-                pickle.dump((main, (theirs.fileno(), *regions)), pipe)
-            self.connection = Connection(os.dup(ours.fileno()))
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-            if results is not None:
-                results.close_descriptor()
+                pipe.write(first_words)
         self.channel = Channel(self.connection, outgoing, None if results is None else Views(results))
         self.groups: deque[tuple[Job, list[Item]]] = deque()
         self._known: set[int] = set()  # the functions that it has been sent
         self.started = False
+        self.n_given = 0  # groups, in all
         self._marks = Marks(results)
         self._numbers = count(1)
         self._sentinel = _sentinel(self._process.pid)
+        _alive.add(self)
 
     @property
     def signs(self) -> list[Any]:
@@ -127,6 +140,7 @@ class WorkerProcess:
         for item in items:
             item.number = next(self._numbers)
         self.groups.append((job, items))
+        self.n_given += 1
         with suppress(OSError):
             if job.number not in self._known:
                 self._known.add(job.number)
@@ -143,12 +157,17 @@ class WorkerProcess:
         """
         while self.connection.poll():
             yield self.channel.receive()
-        if self._process.poll() is not None:
+        if self._has_ended():
             raise EOFError
 
     def at(self) -> tuple[int, int]:
         """The number of the item that it is at, or was when it died, and the step of it."""
         return self._marks.read()
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
 
     def tell_to_end(self) -> None:
         """Let it end after what it is doing. May be called in any thread."""
@@ -158,19 +177,30 @@ class WorkerProcess:
     def end(self, patience: float) -> int:
         """Wait for its end, kill it if that takes too long, and return its exit code."""
         self.tell_to_end()
-        with suppress(subprocess.TimeoutExpired):
-            if self._sentinel is None:
+        if self._sentinel is not None:
+            wait([self._sentinel], max(patience, 0))
+        else:
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(max(patience, 0))
-            elif wait([self._sentinel], max(patience, 0)):
-                self._process.wait()
-        if self._process.poll() is None:
-            self._process.kill()
+        with suppress(ProcessLookupError, PermissionError):  # nothing of it is left
+            os.killpg(self._process.pid, signal.SIGKILL)  # what it has started itself, too
         self._process.wait()
+        _alive.discard(self)
         if self._sentinel is not None:
             os.close(self._sentinel)
         self._socket.close()
         self.channel.close()
         return self._process.returncode
+
+    def leave_to_parent(self) -> None:
+        """In a fork of its parent: let go of it, so that it still ends when the parent does."""
+        self._socket.close()
+        self.connection.close()
+
+    def _has_ended(self) -> bool:
+        if self._sentinel is None:
+            return self._process.poll() is not None
+        return bool(wait([self._sentinel], 0))
 
 
 def _sentinel(pid: int) -> int | None:
@@ -179,3 +209,15 @@ def _sentinel(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):  # not on this system
         return None
+
+
+_alive: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
+
+
+def _leave_all_to_parent() -> None:
+    for worker in list(_alive):
+        worker.leave_to_parent()
+
+
+if sys.platform != 'win32':
+    os.register_at_fork(after_in_child=_leave_all_to_parent)

@@ -1,0 +1,455 @@
+import gc
+import os
+import socket
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from threading import Thread
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_arrays
+
+from pipekit.descriptions import same
+from pipekit.memory import Blocks, NoRoom, Region, Views
+from pipekit.workers import channels
+from pipekit.workers.channels import OUT_OF_PIPE, Channel, pickled, placed, unpicklable_part
+
+PAGE = 4096
+PATIENCE = 60
+BIG = OUT_OF_PIPE * 4
+
+
+class Pair:
+    """Two ends in one process, and what each of them puts big arrays into."""
+
+    def __init__(self, *, there=True, back=True):
+        regions = Region(), Region()
+        self.blocks = [
+            Blocks(region) if wanted else None for region, wanted in zip(regions, (there, back), strict=True)
+        ]
+        views = [Views(region) if wanted else None for region, wanted in zip(regions, (there, back), strict=True)]
+        connections = [Connection(end.detach()) for end in socket.socketpair()]
+        self.here = Channel(connections[0], self.blocks[0], views[1])
+        self.there = Channel(connections[1], self.blocks[1], views[0])
+        self.regions = regions
+
+    def through(self, content, *, back=False):
+        ends = (self.there, self.here) if back else (self.here, self.there)
+        content = ends[0].pickled(content)
+        thread = Thread(target=ends[0].send_pickled, args=('content', content))  # a full pipe has it wait
+        thread.start()
+        _, load, _ = ends[1].opened(ends[1].receive())
+        thread.join(PATIENCE)
+        return load()
+
+    def close(self):
+        self.here.close()
+        self.there.close()
+        for region in self.regions:
+            region.close_descriptor()
+
+
+@pytest.fixture
+def pair():
+    pair = Pair()
+    yield pair
+    pair.close()
+
+
+@pytest.fixture
+def pipe_only():
+    pair = Pair(there=False, back=False)
+    yield pair
+    pair.close()
+
+
+def in_use(blocks):
+    blocks.new(1)  # which looks at what has come out of sight
+    return blocks.in_use - PAGE
+
+
+def bytes_through_pipe(channel, content):
+    return len(channel.pickled(content)[0])
+
+
+class Sub(np.ndarray):
+    pass
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+n = BIG // 8
+ARRAYS = {
+    'a scalar': np.array(3.5),
+    'an empty one': np.zeros((0, 3), 'f4'),
+    'a small one': np.arange(5),
+    'a large one': np.arange(n),
+    'of three axes': np.arange(n).reshape(4, 4, -1),
+    'in the order of Fortran': np.asfortranarray(np.arange(n).reshape(4, -1)),
+    'with its axes in another order': np.arange(n).reshape(4, 4, -1).transpose(2, 0, 1),
+    'with gaps': np.arange(2 * n).reshape(-1, 8)[:, 1:7:2],
+    'with gaps and its axes in another order': np.arange(2 * n).reshape(4, -1, 8)[:, :, 1:7:2].transpose(1, 2, 0),
+    'backwards': np.arange(n)[::-1],
+    'repeated': np.broadcast_to(np.arange(8.0), (n // 8, 8)),
+    'a part of a larger one': np.arange(2 * n)[n // 2 : n + n // 2],
+    'read-only': read_only(np.arange(n)),
+    'read-only, with gaps': read_only(np.arange(2 * n)[::2]),
+    'of the other byte order': np.arange(n, dtype='>f4'),
+    'of half floats': np.zeros(n * 4, 'f2'),
+    'of long doubles': np.zeros(n, 'g'),
+    'of objects': np.array([None, 'a', [1], {}] * n, object),
+    'structured': np.zeros(n, [('a', 'i4'), ('b', 'f8', (3,))]),
+    'structured and aligned': np.zeros(n, np.dtype([('a', 'i1'), ('b', 'f8')], align=True)),
+    'structured, with objects': np.array([(1, 'a')] * n, [('a', 'i4'), ('b', object)]),
+    'structured, with dates': np.zeros(n, [('a', 'M8[s]')]),
+    'of strings': np.array(['ab', 'c', ''] * n),
+    'of bytes': np.array([b'ab', b'c'] * n),
+    'of strings of any length': np.array(['a', 'b' * 99] * n, np.dtypes.StringDType()),
+    'of dates': np.arange(n).astype('M8[ns]'),
+    'of durations, read-only, with gaps': read_only(np.arange(2 * n).astype('m8[s]')[::2]),
+    'a date': np.array('2020-01-01', 'M8[D]'),
+    'of anything': np.zeros(n, 'V3'),
+    'masked': np.ma.masked_array(np.arange(n), np.arange(n) % 2),
+    'a matrix': np.arange(n * 2.0).reshape(n, 2).view(np.matrix),
+    'of records': np.rec.array([(1, 2.0)] * n, dtype=[('a', 'i4'), ('b', 'f8')]),
+    'of a subclass': np.arange(n).view(Sub),
+}
+
+
+def like(array):
+    # Where there were gaps, there need not be any.
+    return array.dtype, array.dtype.isalignedstruct, array.shape, array.flags.writeable, array.flags.aligned
+
+
+@pytest.mark.parametrize('name', ARRAYS)
+def test_an_array_comes_as_it_is(name, pair, pipe_only):
+    array = ARRAYS[name]
+    for got in (pair.through(array), pair.through([array], back=True)[0], pipe_only.through(array)):
+        assert same(got, array)
+        assert like(got) == like(array)
+
+
+@pytest.mark.parametrize('name', [name for name, array in ARRAYS.items() if array.nbytes >= BIG])
+def test_no_large_array_goes_through_the_pipe(name, pair):
+    assert bytes_through_pipe(pair.here, ARRAYS[name]) < 1000
+
+
+ORDERS = [name for name in ARRAYS if 'order' in name]
+
+
+@pytest.mark.parametrize('name', ORDERS)
+def test_the_order_of_the_axes_in_memory_is_kept(name, pair):
+    got, array = pair.through(ARRAYS[name]), ARRAYS[name]
+    assert np.argsort(got.strides).tolist() == np.argsort(array.strides).tolist()
+
+
+@settings(deadline=None)
+@given(
+    st_arrays.arrays(
+        st.one_of(st_arrays.scalar_dtypes(), st_arrays.array_dtypes()), st_arrays.array_shapes(min_dims=0, min_side=0)
+    ),
+    st.data(),
+)
+def test_any_view_of_any_array_comes_as_it_is(array, data):
+    view = array[data.draw(st_arrays.basic_indices(array.shape, allow_newaxis=True, allow_ellipsis=True))]
+    view = view.transpose(data.draw(st.permutations(range(view.ndim)))) if isinstance(view, np.ndarray) else view
+    pair = Pair()
+    original, channels.OUT_OF_PIPE = channels.OUT_OF_PIPE, 0
+    try:
+        got = pair.through(view)
+    finally:
+        channels.OUT_OF_PIPE = original
+        pair.close()
+    assert same(got, view)
+
+
+def test_what_is_written_to_what_came_is_not_seen_by_the_other_end(pair):
+    array = np.zeros(BIG, 'u1')
+    got = pair.through(array)
+    got[...] = 1
+    assert not array.any()
+
+
+def test_an_array_that_lies_in_a_block_is_not_copied(pair):
+    block = pair.blocks[0].new(BIG)
+    got = pair.through(block[100:].view('u4'))
+    block[100:] = 7
+    assert (got.view('u1') == 7).all()
+    assert pair.blocks[0].in_use == len(block)
+
+
+def test_a_block_comes_back_when_the_other_end_has_let_go_of_it(pair):
+    blocks, _ = pair.blocks
+    got = pair.through(np.zeros(BIG, 'u1'))
+    pair.through('anything', back=True)
+    assert in_use(blocks) == BIG
+    part = got[5:]
+    del got
+    pair.through('anything', back=True)
+    assert in_use(blocks) == BIG
+    del part
+    assert in_use(blocks) == BIG  # nobody has told it yet
+    pair.through('anything', back=True)
+    assert in_use(blocks) == 0
+
+
+def test_a_block_is_not_free_while_this_end_sees_it(pair):
+    blocks, _ = pair.blocks
+    block = blocks.new(BIG)
+    pair.through(block)
+    pair.through('anything', back=True)
+    assert in_use(blocks) == BIG
+    del block
+    assert in_use(blocks) == 0
+
+
+def test_two_arrays_in_one_block_hold_it_both(pair):
+    block = pair.blocks[0].new(2 * BIG)
+    first, second = pair.through((block[:BIG], block[BIG:]))
+    del block, first
+    pair.through('anything', back=True)
+    assert in_use(pair.blocks[0]) == 2 * BIG
+    del second
+    pair.through('anything', back=True)
+    assert in_use(pair.blocks[0]) == 0
+
+
+def test_content_that_is_not_looked_at_is_let_go_of(pair):
+    pair.here.send('content', np.zeros(BIG, 'u1'))
+    pair.there.opened(pair.there.receive())
+    pair.through('anything', back=True)
+    assert in_use(pair.blocks[0]) == 0
+
+
+def test_many_small_things_stay_out_of_the_pipe_together(pair):
+    many = [(number, np.full(100, number)) for number in range(1000)]
+    got = pair.through(many)
+    assert same(got, many)
+    assert all(array.flags.writeable for _, array in got)
+    assert in_use(pair.blocks[0]) > BIG
+    pair.through('anything', back=True)
+    assert in_use(pair.blocks[0]) == 0  # what came was copied from there
+    assert bytes_through_pipe(pair.here, many) == 0
+
+
+def test_the_blocks_of_an_end_that_is_gone_are_free(pair):
+    got = pair.through([np.zeros(BIG, 'u1')] * 2), pair.through(np.ones(BIG, 'u1'))
+    assert in_use(pair.blocks[0]) == 2 * BIG
+    pair.here.close()
+    assert in_use(pair.blocks[0]) == 0
+    pair.here.close()
+    assert in_use(pair.blocks[0]) == 0
+    del got
+
+
+def test_what_came_outlives_the_channel_and_its_other_end():
+    pair = Pair()
+    got = pair.through(np.full(BIG, 7, 'u1'))
+    pair.close()
+    del pair
+    gc.collect()
+    assert (got == 7).all()
+
+
+def test_blocks_are_shared_by_the_channels_to_several_ends():
+    blocks = Blocks(Region())
+    ends = [socket.socketpair() for _ in range(2)]
+    first, second = (Channel(Connection(here.detach()), blocks, None) for here, _ in ends)
+    first.send('content', np.zeros(BIG, 'u1'))
+    second.send('content', np.zeros(BIG, 'u1'))
+    first.close()
+    assert in_use(blocks) == BIG
+    second.close()
+    assert in_use(blocks) == 0
+    for _, there in ends:
+        there.close()
+
+
+def test_a_full_region_is_no_error(pair, monkeypatch):
+    monkeypatch.setattr(Region, 'reserve', lambda *arguments: (_ for _ in ()).throw(NoRoom('none is left')))
+    array = np.arange(BIG)
+    assert same(pair.through(array), array)
+    assert str(pair.here.no_room) == 'none is left'
+    assert pair.there.no_room is None
+
+
+class Fails:
+    def __reduce__(self):
+        raise ValueError('not to be pickled')
+
+
+def test_what_was_placed_before_an_error_is_free_again(pair):
+    with pytest.raises(ValueError, match='not to be pickled'):
+        pair.here.send('content', [np.zeros(BIG, 'u1'), Fails()])
+    assert in_use(pair.blocks[0]) == 0
+    assert pair.through('goes on') == 'goes on'
+
+
+def test_a_message_has_a_header_content_and_a_size(pair):
+    pair.here.send(('kind', 5), np.zeros(BIG, 'u1'))
+    header, load, size = pair.there.opened(pair.there.receive())
+    assert header == ('kind', 5)
+    assert len(load()) == BIG <= size < BIG + 1000
+
+
+def test_the_end_of_the_other_end_is_told(pair):
+    pair.here.close()
+    with pytest.raises(EOFError):
+        pair.there.receive()
+
+
+@pytest.fixture
+def path(tmp_path):
+    np.save(tmp_path / 'data.npy', np.arange(BIG).reshape(4, -1))
+    return tmp_path / 'data.npy'
+
+
+def test_a_memory_map_goes_by_its_file(path, pair):
+    array = np.load(path, mmap_mode='r')
+    assert bytes_through_pipe(pair.here, array) < 1000
+    got = pair.through(array)
+    assert same(got, array)
+    assert (type(got), got.filename, got.flags.writeable) == (np.memmap, array.filename, False)
+    assert pair.blocks[0].in_use == 0
+
+
+def test_a_memory_map_that_can_be_written_to_still_can(path, pair):
+    array = np.load(path, mmap_mode='r+')
+    pair.through(array)[0, 0] = 99
+    assert array[0, 0] == 99
+    new = np.memmap(path.with_name('new'), 'i8', 'w+', shape=(3, 5), order='F')
+    new[...] = 3
+    got = pair.through(new)
+    assert same(got, new)
+    assert got.flags.f_contiguous
+
+
+PARTS = {
+    'a row': lambda array: array[1],
+    'some rows': lambda array: array[1:3],
+    'with gaps': lambda array: array[:, ::2],
+    'in another shape': lambda array: array.reshape(-1, 16),
+    'transposed': lambda array: array.T,
+    'of another type': lambda array: array.view('>u4')[2:],
+    'nothing': lambda array: array[:0],
+}
+
+
+@pytest.mark.parametrize('mode', ['r', 'r+', 'c'])
+@pytest.mark.parametrize('part', PARTS)
+def test_a_part_of_a_memory_map_goes_as_what_is_in_it(part, mode, path, pair):
+    array = PARTS[part](np.load(path, mmap_mode=mode))
+    assert bytes_through_pipe(pair.here, array) < 1000
+    got = pair.through(array)
+    assert same(got, array)
+    assert (type(got), got.flags.writeable) == (type(array), mode != 'r')
+    got = None
+    path.unlink()
+    assert same(pair.through(array), array)
+
+
+def test_a_memory_map_whose_file_is_gone_goes_as_what_is_in_it(path, pair):
+    array = np.load(path, mmap_mode='r')
+    path.unlink()
+    assert same(pair.through(array), array)
+
+
+def test_what_was_written_to_a_private_map_goes_with_it(path, pair):
+    array = np.load(path, mmap_mode='c')
+    array[0, 0] = 99
+    assert same(pair.through(array), array)
+
+
+def nowhere(array):
+    raise AssertionError('nothing is to be copied')
+
+
+@pytest.mark.parametrize('part', [part for part in PARTS if part != 'with gaps'])
+def test_parts_of_memory_maps_go_by_their_file_where_they_are_to_be_read_only(part, path):
+    array = PARTS[part](np.load(path, mmap_mode='r+'))
+    for value in (array, np.asarray(array)):
+        body, places = pickled(value, nowhere, 0, maps=True)
+        got = channels.pickle.loads(body)
+        assert not places
+        assert same(got, value)
+        assert not got.flags.writeable
+
+
+def test_bytes_are_placed_where_they_are_if_they_lie_in_a_block():
+    blocks = Blocks(Region())
+    block = blocks.new(100)
+    start, _ = blocks.start_of(block)
+    assert placed(block[10:30], blocks) == (start, start + 10, 20)
+    elsewhere, begin, size = placed(np.arange(5, dtype='u1'), blocks)
+    assert (elsewhere, size) == (begin, 5)
+    assert elsewhere != start
+
+
+def test_buffers_of_other_objects_are_taken_too(pair):
+    class Text(bytearray):
+        def __reduce_ex__(self, protocol):
+            return bytes, (channels.pickle.PickleBuffer(self),)
+
+    assert pair.through(Text(b'a' * BIG)) == b'a' * BIG
+    assert pair.through(channels.pickle.PickleBuffer(b'a' * BIG)).tobytes() == b'a' * BIG
+
+
+class Point(NamedTuple):
+    x: object
+    y: object
+
+
+@dataclass
+class Image:
+    name: str
+    parts: list = field(default_factory=list)
+
+
+@pytest.mark.parametrize(
+    ('value', 'part'),
+    [
+        ([1, {'a': (x for x in ())}], "sample[1]['a'] is <generator>"),
+        (Point(1, Point(2, (x for x in ()))), 'sample.y.y is <generator>'),
+        (Image('a', [1, (x for x in ())]), 'sample.parts[1] is <generator>'),
+        ((x for x in ()), 'sample is <generator>'),
+    ],
+)
+def test_what_cannot_be_pickled_is_found(value, part):
+    assert unpicklable_part(value, 'sample') == part
+
+
+class OfTwo(Exception):
+    def __init__(self, first, second):
+        super().__init__(f'{first} and {second}')
+        self.second = second
+
+
+def test_an_error_comes_with_what_it_carries(pair):
+    try:
+        try:
+            raise KeyError('a')
+        except KeyError as cause:
+            raise OfTwo(1, 2) from cause
+    except OfTwo as error:
+        error.add_note('a note')
+        got = pair.through(error)
+    assert (type(got), str(got), got.second, got.__notes__) == (OfTwo, '1 and 2', 2, ['a note'])
+    assert isinstance(got.__cause__, KeyError)
+    assert got.__traceback__.tb_frame.f_code.co_name == 'test_an_error_comes_with_what_it_carries'
+
+
+def test_closing_leaves_no_descriptor():
+    gc.collect()
+    before = len(os.listdir('/proc/self/fd'))
+    pair = Pair()
+    pair.through(np.zeros(BIG))
+    pair.close()
+    del pair
+    gc.collect()
+    assert len(os.listdir('/proc/self/fd')) == before

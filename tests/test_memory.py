@@ -1,0 +1,422 @@
+import gc
+import os
+import subprocess
+import sys
+from queue import Queue
+from random import Random
+from textwrap import dedent
+from threading import Thread
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipekit import memory
+from pipekit.memory import SPARE, Blocks, NoRoom, Region, Views, empty, use_again
+
+PAGE = 4096
+MIB = 1 << 20
+PATIENCE = 60
+
+
+@pytest.fixture
+def region():
+    region = Region()
+    yield region
+    region.close_descriptor()
+
+
+@pytest.fixture
+def blocks(region):
+    return Blocks(region)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A region of sixteen pages."""
+    monkeypatch.setattr(memory, '_largest', lambda: 16 * PAGE)
+    region = Region()
+    yield region
+    region.close_descriptor()
+
+
+def taken(region):
+    return os.fstat(region.descriptor).st_blocks * 512
+
+
+WAYS_TO_SEE = {
+    'the block': lambda block: block,
+    'a view': lambda block: block.view(),
+    'a slice': lambda block: block[10:20],
+    'every second byte': lambda block: block[::2],
+    'a shape': lambda block: block[:400].reshape(20, 20),
+    'a transposed shape': lambda block: block[:400].reshape(20, 20).T,
+    'another type': lambda block: block[:400].view('>f4'),
+    'a part of a structure': lambda block: block[:400].view([('a', 'i4'), ('b', 'i4')])['b'],
+    'a subclass': lambda block: block[:400].view(np.recarray),
+    'a view of a view of a view': lambda block: block[:400].view('f4')[5:].reshape(-1, 5).view(np.matrix)[1:],
+    'a memoryview': memoryview,
+    'a slice of a memoryview': lambda block: memoryview(block)[7:9].toreadonly(),
+    'an array of a buffer': lambda block: np.frombuffer(block, np.int16),
+    'an array of a buffer of a memoryview': lambda block: np.frombuffer(memoryview(block)[8:16], np.int64),
+    'an iterator': iter,
+    'a broadcast array': lambda block: np.broadcast_to(block, (3, 1000)),
+    'strides': lambda block: np.lib.stride_tricks.sliding_window_view(block, 3),
+    'a flat iterator': lambda block: block.flat,
+    'dlpack': np.from_dlpack,
+    'a closure': lambda block: lambda: block[0],
+}
+
+
+@pytest.mark.parametrize('way', WAYS_TO_SEE)
+def test_what_somebody_sees_is_not_used_again(way, blocks):
+    block = blocks.new(1000)
+    address = block.ctypes.data
+    seen = WAYS_TO_SEE[way](block)
+    del block
+    gc.collect()
+    assert blocks.new(1000).ctypes.data != address
+    del seen
+    gc.collect()
+    others = [blocks.new(1000).ctypes.data for _ in range(2)]
+    assert address in others
+
+
+def test_a_block_holds_what_was_asked_for_and_begins_at_a_page(blocks):
+    for size in [1, 5, PAGE, PAGE + 1, 100_000, 3 * MIB + 1]:
+        block = blocks.new(size)
+        assert (block.shape, block.dtype, block.flags.writeable) == ((size,), np.uint8, True)
+        assert block.ctypes.data % PAGE == 0
+
+
+@given(st.integers(1, 1 << 40))
+def test_sizes_are_rounded_up_to_pages_and_by_no_more_than_an_eighth(size):
+    room = memory._rounded(size)
+    assert room % PAGE == 0
+    assert size <= room <= max(size * 9 / 8, size + PAGE - 1)
+    assert memory._rounded(room) == room
+
+
+def test_sizes_that_differ_a_little_share_a_block(blocks):
+    address = blocks.new(1_000_000).ctypes.data
+    assert blocks.new(1_000_100).ctypes.data == address
+
+
+ACTS = st.sampled_from(['new', 'view', 'buffer', 'forget', 'hold', 'drop'])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(ACTS, st.integers(1, 40 * PAGE)), max_size=60))
+def test_with_any_lifetimes_nobody_s_bytes_change(acts):
+    region = Region()
+    blocks = Blocks(region)
+    seen, held = [], []  # what an array, or a part of the memory, is filled with
+    for number, (act, choice) in enumerate(acts):
+        if act == 'new':
+            seen.append((number, blocks.new(choice)))
+            seen[-1][1][...] = number
+        elif seen:
+            mark, array = seen.pop(choice % len(seen))
+            if act == 'hold':
+                start, offset = blocks.start_of(array)
+                blocks.hold(start)
+                held.append((mark, start, slice(offset, offset + len(array))))
+            if act != 'forget':
+                seen.append((mark, array))
+            if act in ('view', 'buffer'):
+                seen.append(
+                    (mark, array[len(array) // 2 :] if act == 'view' else np.frombuffer(memoryview(array), 'u1'))
+                )
+            del array
+        if act == 'drop' and held:
+            blocks.drop(held.pop(choice % len(held))[1])
+        assert all((array == mark).all() for mark, array in seen)
+        assert all(set(region.memory[part]) == {mark} for mark, _, part in held)
+    seen.clear()
+    for _, start, _ in held:
+        blocks.drop(start)
+    kept = blocks.new(1)
+    assert blocks.start_of(kept) is not None
+    assert blocks.in_use == PAGE
+    region.close_descriptor()
+
+
+def test_threads_may_drop_what_another_one_allocates(region):
+    blocks = Blocks(region)
+    wrong = []
+
+    def drop_at_random(arriving, chance):
+        kept = []
+        while (item := arriving.get(timeout=PATIENCE)) is not None:
+            kept.append(item)
+            if len(kept) > chance.randrange(20):
+                mark, array = kept.pop(chance.randrange(len(kept)))
+                wrong.extend([] if (array == mark).all() else [mark])
+
+    queues = [Queue(maxsize=5) for _ in range(4)]
+    threads = [Thread(target=drop_at_random, args=(queue, Random(k))) for k, queue in enumerate(queues)]
+    for thread in threads:
+        thread.start()
+    chance = Random(4)
+    for number in range(2000):
+        block = blocks.new(chance.randrange(1, 5 * PAGE))
+        block[...] = number % 256
+        queues[number % 4].put((number % 256, block[chance.randrange(len(block)) :]), timeout=PATIENCE)
+    del block
+    for queue in queues:
+        queue.put(None, timeout=PATIENCE)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert not wrong
+    assert blocks.new(1) is not None
+    assert blocks.in_use == PAGE
+    assert taken(region) == blocks.in_use + blocks.spare < 1000 * PAGE
+
+
+def test_memory_is_given_back_when_less_is_in_use(region, blocks):
+    many = [blocks.new(8 * MIB) for _ in range(20)]
+    for block in many:
+        block[...] = 1
+    assert taken(region) >= 160 * MIB
+    del many, block
+    for _ in range(1000):
+        blocks.new(8 * MIB)
+    assert taken(region) == blocks.in_use + blocks.spare <= 8 * MIB + SPARE
+
+
+def test_a_peak_that_comes_again_finds_its_memory(region, blocks):
+    def addresses():
+        return {block.ctypes.data for block in [blocks.new(8 * MIB) for _ in range(10)]}
+
+    assert addresses() == addresses()
+
+
+def test_memory_of_a_size_that_is_in_use_no_more_goes_first(region, blocks, monkeypatch):
+    address = blocks.new(3 * MIB).ctypes.data
+    many = [blocks.new(8 * MIB) for _ in range(20)]
+    del many
+    given_back = []
+    monkeypatch.setattr(region, 'give_back', lambda start, size: given_back.append(size))
+    for _ in range(1500):
+        assert blocks.new(3 * MIB).ctypes.data == address
+    assert set(given_back) == {8 * MIB}
+
+
+def test_memory_given_back_is_used_again_where_it_was(region, blocks):
+    many = [blocks.new(8 * MIB) for _ in range(20)]
+    addresses = {block.ctypes.data for block in many}
+    del many
+    for _ in range(1000):
+        blocks.new(PAGE)
+    assert taken(region) <= SPARE + PAGE
+    many = [blocks.new(8 * MIB) for _ in range(20)]
+    assert {block.ctypes.data for block in many} == addresses
+
+
+def test_blocks_of_ever_new_sizes_do_not_fill_the_memory(region, blocks):
+    for size in range(MIB, 60 * MIB, MIB // 3):
+        blocks.new(size)[-1] = 1
+    assert taken(region) < 3 * 60 * MIB
+
+
+def test_a_full_region_says_how_full_it_is_and_goes_on_when_there_is_room(small):
+    blocks = Blocks(small)
+    kept = [blocks.new(4 * PAGE) for _ in range(3)]
+    with pytest.raises(NoRoom, match='20,480 bytes are needed, and 16,384 of 65,536 bytes'):
+        blocks.new(5 * PAGE)
+    kept.append(blocks.new(4 * PAGE))
+    with pytest.raises(NoRoom):
+        blocks.new(1)
+    kept.pop()
+    assert blocks.new(4 * PAGE).shape == (4 * PAGE,)
+
+
+def test_more_than_the_machine_has_is_refused(region, blocks):
+    with pytest.raises(NoRoom):
+        blocks.new(region.size + 1)
+    assert blocks.in_use == 0
+    assert blocks.new(10).shape == (10,)
+
+
+def test_a_system_without_memory_is_no_room_and_nothing_is_lost(blocks, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'posix_fallocate', refuse)
+        with pytest.raises(NoRoom, match=r'the system has no 8,192 bytes of shared memory: .* No space'):
+            blocks.new(5000)
+    assert blocks.in_use == blocks.spare == 0
+    assert blocks.new(5000).base is not None
+
+
+def test_blocks_begin_where_they_are_told_to(region):
+    assert Blocks(region, 3 * PAGE).start_of(Blocks(region).new(1)) is None
+    blocks = Blocks(region, 3 * PAGE)
+    assert blocks.start_of(blocks.new(10)[4:]) == (3 * PAGE, 3 * PAGE + 4)
+
+
+def test_arrays_elsewhere_lie_in_no_block(region, blocks):
+    block = blocks.new(PAGE)
+    assert blocks.start_of(block) == (0, 0)
+    assert blocks.start_of(np.zeros(9, np.uint8)) is None
+    assert Blocks(Region(os.dup(region.descriptor))).start_of(block) is None
+
+
+def test_a_held_block_is_not_used_again_until_it_is_dropped(blocks):
+    block = blocks.new(10)
+    start, _ = blocks.start_of(block)
+    blocks.hold(start)
+    del block
+    assert blocks.start_of(blocks.new(10)) != (start, start)
+    blocks.drop(start)
+    both = [blocks.new(10) for _ in range(2)]
+    assert (start, start) in map(blocks.start_of, both)
+
+
+def test_views_see_what_the_other_end_writes_and_tell_when_they_are_gone(region):
+    blocks, views = Blocks(region), Views(Region(os.dup(region.descriptor)))
+    block = blocks.new(100)
+    view = views.of(*blocks.start_of(block), 100)
+    block[...] = 7
+    assert (view == 7).all()
+    parts = view[:50], np.frombuffer(memoryview(view)[50:], np.int16)
+    del view
+    assert views.take_unseen() == []
+    del parts
+    assert views.take_unseen() == [0]
+    assert views.take_unseen() == []
+
+
+def test_each_view_of_a_block_is_counted(region):
+    views = Views(region)
+    first, second = views.of(0, 0, 5), views.of(0, 10, 5)
+    del first
+    assert views.take_unseen() == [0]
+    del second
+    assert views.take_unseen() == [0]
+
+
+def test_a_region_that_is_read_only_cannot_be_written_to(region):
+    view = Views(Region(os.dup(region.descriptor), read_only=True)).of(0, 0, 10)
+    assert not view.flags.writeable
+    with pytest.raises(ValueError, match='read-only'):
+        view[0] = 1
+
+
+def test_a_view_outlives_its_region_and_its_blocks():
+    region = Region()
+    block = Blocks(region).new(1000)
+    block[...] = 5
+    region.close_descriptor()
+    del region
+    gc.collect()
+    assert (block == 5).all()
+
+
+def test_a_region_leaves_no_descriptor():
+    before = os.listdir('/proc/self/fd')
+    region = Region()
+    Blocks(region).new(10)
+    region.close_descriptor()
+    del region
+    gc.collect()
+    assert os.listdir('/proc/self/fd') == before
+
+
+def test_used_memory_is_for_large_arrays_of_this_thread(blocks):
+    shape, dtype = (300, 300), np.dtype('>f4')
+    assert empty(shape, dtype) is None
+    use_again(blocks)
+    try:
+        array = empty(shape, dtype)
+        assert (array.shape, array.dtype, blocks.start_of(array.view(np.uint8).reshape(-1))) == (shape, dtype, (0, 0))
+        assert empty((3, 3), dtype) is None
+        assert empty(shape, np.dtype(object)) is None
+        assert empty(shape, np.dtype([('a', object)])) is None
+        assert empty((1 << 60,), dtype) is None
+        elsewhere = []
+        thread = Thread(target=lambda: elsewhere.append(empty(shape, dtype)))
+        thread.start()
+        thread.join(PATIENCE)
+        assert elsewhere == [None]
+    finally:
+        use_again(None)
+
+
+def run(script):
+    done = subprocess.run(
+        [sys.executable, '-c', dedent(script)], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, '')
+    return done.stdout
+
+
+needs_linux = pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc')
+
+
+@needs_linux
+def test_where_addresses_are_limited_there_is_no_region_and_no_descriptor_is_left():
+    assert (
+        run("""
+        import os, resource
+        from pipekit.memory import Region
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))
+        before = os.listdir('/proc/self/fd')
+        try:
+            Region()
+        except OSError:
+            print(os.listdir('/proc/self/fd') == before)
+    """)
+        == 'True\n'
+    )
+
+
+@needs_linux
+def test_where_the_size_of_files_is_limited_a_region_is_as_small():
+    assert (
+        run("""
+        import resource
+        from pipekit.memory import Region
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        region = Region()
+        print(len(region.memory), region.size)
+    """)
+        == '98304 98304\n'
+    )
+
+
+@needs_linux
+def test_the_core_of_a_process_that_crashes_does_not_fill_the_region(tmp_path):
+    assert (
+        run(f"""
+        import os, resource, signal
+        from pipekit.memory import Region
+        region = Region()
+        region.memory[:4] = b'full'
+        if os.fork():
+            os.wait()
+            print(os.fstat(region.descriptor).st_blocks)
+        else:
+            os.chdir({str(tmp_path)!r})
+            _, most = resource.getrlimit(resource.RLIMIT_CORE)
+            size = 1 << 28 if most == resource.RLIM_INFINITY else most
+            resource.setrlimit(resource.RLIMIT_CORE, (size, most))
+            os.kill(os.getpid(), signal.SIGSEGV)
+    """)
+        == '8\n'
+    )
+
+
+def test_without_memory_files_an_unnamed_file_does(monkeypatch):
+    monkeypatch.delattr(os, 'memfd_create', raising=False)
+    region = Region()
+    blocks = Blocks(region)
+    many = [blocks.new(8 * MIB) for _ in range(10)]
+    many[0][...] = 1
+    del many
+    for _ in range(1000):
+        blocks.new(PAGE)
+    assert blocks.spare <= SPARE
+    region.close_descriptor()
