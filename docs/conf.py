@@ -37,7 +37,7 @@ autosummary_generate = False
 # There is no inventory of other projects to look these up in.
 nitpick_ignore_regex = [
     ('py:exc', r'(Assertion|Index|Key|Type|Value|FileNotFound)Error|Exception'),
-    ('py:class', r'StreamIterator|int|str|None'),
+    ('py:class', r'StreamIterator|Cursor|int|str|None|matplotlib\.figure\.Figure'),
 ]
 
 html_theme = 'furo'

@@ -1,5 +1,6 @@
 """Training data from small pure functions: sampled, loaded, combined before the network asks."""
 
+from .arrays import arrays
 from .batching import combine_batches
 from .combiners import combine_pad, combine_to_arrays, combine_to_tuples
 from .compat import make_infinite_batch_iter
@@ -16,6 +17,7 @@ from .errors import (
     WorkerCrashed,
 )
 from .failures import Failure, replace, retry, skip
+from .figures import show
 from .functions import apply_at, multiply, random_apply, sample_args, unpack_args, zip_apply
 from .pipelines import Pipeline, Stage
 from .prefetch import BatchIterator, prefetch
@@ -38,6 +40,7 @@ __all__ = [
     'WorkerCrashed',
     'apply',
     'apply_at',
+    'arrays',
     'combine_batches',
     'combine_pad',
     'combine_to_arrays',
@@ -60,6 +63,7 @@ __all__ = [
     'sample',
     'sample_args',
     'shard',
+    'show',
     'shuffle',
     'skip',
     'take',

@@ -71,6 +71,23 @@ def non_negative(name: str, value: Any) -> float:
     return float(value)
 
 
+def positive(name: str, value: Any, expected: str = 'a positive number') -> float:
+    """Check for a finite number above 0.
+
+    Examples
+    --------
+    >>> positive('stall_after', 0)
+    Traceback (most recent call last):
+    ValueError: stall_after must be a positive number, got 0
+    """
+    message = f'{name} must be {expected}, got {code(value)}'
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(message)
+    if not 0 < value < float('inf'):
+        raise ValueError(message)
+    return float(value)
+
+
 def exceptions_of(owner: str, exceptions: tuple[Any, ...]) -> tuple[type[Exception], ...]:
     """Check for types of exceptions; ``Exception`` where there are none.
 

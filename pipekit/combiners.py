@@ -180,7 +180,9 @@ def _room_for(arrays: list[Array]) -> Array | None:
     first = arrays[0]
     if first.nbytes * len(arrays) < WORTHWHILE or set(map(DTYPE, arrays)) != {first.dtype}:
         return None
-    return empty((len(arrays) * len(first), *first.shape[1:]), first.dtype)
+    if not all(array.flags.c_contiguous for array in arrays):  # then the batch has another order in memory
+        return None
+    return empty((len(arrays) * len(first), *first.shape[1:]), np.result_type(first.dtype, first.dtype))
 
 
 def _padded(leaves: Leaves, kinds: set[type], path: Path, padding: Any, ratio: float) -> Array:

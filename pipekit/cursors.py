@@ -10,6 +10,7 @@ from itertools import count, islice
 from typing import Any, TypeAlias, TypeVar
 
 from .display import code
+from .progress import stepwise
 
 T = TypeVar('T')
 
@@ -77,7 +78,7 @@ def numbered(make: Callable[[], Iterable[T]], done: int) -> Pairs[T]:
     [('b', 2), ('c', 3)]
     """
     iterator = iter(make())
-    skipped = sum(1 for _ in islice(iterator, done))
+    skipped = sum(1 for _ in stepwise(islice(iterator, done), 'resuming by replay', done)) if done else 0
     if skipped < done:
         raise ValueError(f'the cursor {done} lies behind the end, after {skipped} values')
     yield from map(lambda value, number: (value, number), iterator, count(done + 1))

@@ -76,10 +76,17 @@ class Table:
     take(3)  int
     """
 
-    def __init__(self, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()):
+    def __init__(
+        self,
+        header: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        notes: Sequence[str] = (),
+        bars: Sequence[float] | None = None,
+    ):
         self.header = list(header)
         self.rows = [list(row) for row in rows]
         self.notes = list(notes)
+        self.bars = None if bars is None else list(bars)  # a notebook shows one at the end of each row, up to 1 long
 
     def __repr__(self) -> str:
         lines = [line for row in [self.header, *self.rows] for line in _lines(row)]
@@ -90,13 +97,19 @@ class Table:
     def _repr_html_(self) -> str:
         import html  # here, because only notebooks need it, and it takes a while to load
 
-        def row(tag: str, cells: Sequence[str]) -> str:
+        def row(tag: str, cells: Sequence[str], bar: float | None = None) -> str:
             style = 'style="text-align: left; white-space: pre; font-family: monospace; padding-right: 2em"'
-            return '<tr>' + ''.join(f'<{tag} {style}>{html.escape(cell)}</{tag}>' for cell in cells) + '</tr>'
+            shown = ''.join(f'<{tag} {style}>{html.escape(cell)}</{tag}>' for cell in cells)
+            if bar is not None:  # in the colour of the text, so that it is seen on dark pages too
+                box = f'display: inline-block; height: 0.8em; width: {10 * bar:.2f}em; background: currentColor'
+                shown += f'<td style="text-align: left"><span style="{box}; opacity: 0.5"></span></td>'
+            return f'<tr>{shown}</tr>'
 
-        body = ''.join(row('td', cells) for cells in self.rows)
+        bars: Sequence[float | None] = self.bars or [None] * len(self.rows)
+        body = ''.join(row('td', cells, bar) for cells, bar in zip(self.rows, bars, strict=True))
         notes = ''.join(f'<p>{html.escape(note)}</p>' for note in self.notes)
-        return f'<table><thead>{row("th", self.header)}</thead><tbody>{body}</tbody></table>{notes}'
+        header = [*self.header, ''] if self.bars else self.header
+        return f'<table><thead>{row("th", header)}</thead><tbody>{body}</tbody></table>{notes}'
 
 
 def _code_within(value: object, depth: int) -> str:

@@ -7,10 +7,13 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice, repeat, starmap
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
+from warnings import warn
 
 from .cursors import START, Cursor, parts_of
+from .metering import Meter
+from .stalls import Stall, own_depth
 from .streams import Context, Stream, passes
 from .workers.pools import Pools
 
@@ -18,23 +21,36 @@ from .workers.pools import Pools
 END, END_OF_PASS, ERROR = (object() for _ in range(3))
 Item: TypeAlias = tuple[Any, Any]
 
+LOOKS = 10  # at who is busy, during a wait, until it is called a stall
+
 
 class Feed:
     """The thread, and what it shares with the consumers."""
 
     # Were it to refer to its owner, that would never be collected. Every wait here ends although Ctrl-C, a signal
     # handler or a finalizer came between any two lines.
-    def __init__(self, owner: object, items: Iterator[Item], pools: Pools, buffer_size: int):
+    def __init__(
+        self,
+        owner: object,
+        items: Iterator[Item],
+        pools: Pools,
+        meter: Meter,
+        buffer_size: int,
+        stall_after: float | None,
+    ):
         self.stopped = False
         self.first: deque[Item] = deque()  # the item to hand over next, if it has been waited for
         self._pools = pools
+        self._meter = meter
         self._items: SimpleQueue[Item] = SimpleQueue()
-        self._arriving = starmap(self._items.get, repeat(()))
+        self._stall_after = stall_after
+        patience = () if stall_after is None else (True, min(stall_after, threading.TIMEOUT_MAX) / LOOKS)
+        self._arriving = starmap(self._items.get, repeat(patience))
         self._buffer_size = buffer_size
         self._full = False
         self._room: SimpleQueue[None] = SimpleQueue()
         self._thread = threading.Thread(target=self._fill, args=(items,), name='pipekit-prefetch', daemon=True)
-        self._owner: weakref.ref[Any] | None = weakref.ref(owner, lambda _: self.stop())  # stops a forgotten one
+        self._owner: weakref.ref[Any] | None = weakref.ref(owner, lambda _: self._forgotten())
 
     def start(self) -> None:
         """Let the thread begin."""
@@ -42,11 +58,21 @@ class Feed:
         self._thread.start()
 
     def wait_for_first(self) -> None:
-        """Return when ``first`` has an item, or the thread has been stopped."""
+        """Return when ``first`` has an item, or the thread has been stopped. Warns of a stall, once."""
+        stall, looks, arriving = None, 0, self._arriving
         while not self.first and not self.stopped:
             self.tell_of_room()  # again: when the last item was taken, Ctrl-C may have come before this
             # From queue to queue in one call into C: Ctrl-C comes before or after it, and never loses an item.
-            self.first.extend(islice(self._arriving, 1))
+            try:
+                self.first.extend(islice(arriving, 1))
+            except Empty:
+                stall, looks = stall or Stall(self._thread, self._pools), looks + 1
+                if looks < LOOKS:
+                    stall.look()
+                    continue
+                arriving = starmap(self._items.get, repeat(()))
+                assert self._stall_after is not None
+                warn(stall.report(self._stall_after), RuntimeWarning, stacklevel=own_depth())
 
     def tell_of_room(self) -> None:
         """Wake the thread, if it waits for room."""
@@ -59,6 +85,10 @@ class Feed:
         self._room.put(None)
         self._items.put((None, END))
         self._owner = None  # which led back here: what is in the buffer need not wait for the garbage collector
+
+    def _forgotten(self) -> None:
+        self.stop()
+        self._pools.cancel()
 
     def ends_within(self, patience: float) -> bool:
         """Wait for the thread to end, for some seconds, and say whether it has."""
@@ -74,11 +104,12 @@ class Feed:
         # Room comes first: a batch is made when there is a place for it, and the thread holds none while it waits.
         try:
             while self._has_room():
-                self._items.put(next(items))
+                self._items.put(self._meter.batch(items))
         except StopIteration:
             pass
         except BaseException as error:
-            self._items.put(([error], ERROR))
+            if not self.stopped:  # else nobody takes it, and it leads back here
+                self._items.put(([error], ERROR))
         finally:
             self._pools.close()
 

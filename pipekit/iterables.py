@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import count
 from operator import itemgetter
 from typing import Any
 
 from toolz import curry
 
+from .arrays import Deferred
 from .cursors import START, Cursor, Pairs, index_of, numbered
 from .descriptions import Call, Description
 from .display import code
@@ -29,7 +31,7 @@ def source_of(iterable: Any) -> Stream[Any]:
         return iterable
     if isinstance(iterable, StreamIterator) and iterable.stream.reopens:
         return _continued(iterable.stream, iterable.cursor)
-    if isinstance(iterable, Description):
+    if isinstance(iterable, Description) and not is_sequence(iterable):
         raise TypeError(f'expected a source, got {iterable!r}; did you mean pipeline(source, {iterable!r})?')
     source = _wrapped(iterable)
     if isinstance(iterable, StreamIterator):  # over an iterator: it is read as it is, but its seeds count
@@ -94,7 +96,8 @@ def _wrapped(iterable: Any) -> Source[Any]:
     if isinstance(iterable, Iterator):
         return _once_only(iterable)
     if is_sequence(iterable):
-        return _Wrapped(partial(_open_sequence, iterable))
+        indices = Deferred(iterable, partial(_open_indices, iterable))
+        return _Wrapped(partial(_open_sequence, iterable), deferred=indices)
     if isinstance(iterable, Iterable) and getattr(iterable, 'ndim', 1) != 0:
         return _Wrapped(lambda cursor, _: numbered(lambda: iterable, index_of(cursor, iterable)), replays=True)
     if callable(iterable) and not isinstance(iterable, type):
@@ -116,6 +119,11 @@ class _Wrapped(Source[Out_co]):
 def _open_sequence(sequence: Any, cursor: Cursor, context: Context) -> Pairs[Any]:
     start = index_of(cursor, sequence, len(sequence))
     return ((sequence[index], index + 1) for index in range(start, len(sequence)))
+
+
+def _open_indices(sequence: Any, cursor: Cursor, context: Context) -> Pairs[int]:
+    start = index_of(cursor, sequence, len(sequence))
+    return zip(range(start, len(sequence)), count(start + 1))  # the second one has no end
 
 
 def _open_made(make: Callable[[], Iterable[T]], cursor: Cursor, context: Context) -> Pairs[T]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from itertools import chain, islice, takewhile
 from operator import itemgetter
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 
 from more_itertools import chunked
 
+from .arrays import Deferred, Gather, gather_of
 from .cursors import START, Cursor, Pair, Pairs, index_of, numbered
 from .descriptions import Call, Description
 from .display import call_code, code
 from .errors import NotResumable
 from .failures import Failures, OnError
 from .iterables import opened_once, source_of
+from .metering import OFF
 from .places import NOWHERE, Place, ordinal
 from .streams import Context, In, In_contra, Out, Out_co, Stream, T, Upstream
 from .tasks import BatchTask, Chunk, Part, Task, function_of_parts, located
@@ -110,6 +113,10 @@ class Passing(Stage[Any, Any]):
     if TYPE_CHECKING:  # what T is, the stream decides that the stage meets
 
         def __call__(self, iterable: Iterable[T]) -> Iterator[T]: ...
+
+
+class Blind(Passing):
+    """A stage that does not look at the values that it hands on: it does the same to their indices."""
 
 
 class Each(Stage[In_contra, Out_co]):
@@ -248,26 +255,39 @@ class Pipeline(Stream[Out_co]):
         return self._stages
 
     def open(self, cursor: Cursor, context: Context) -> Pairs[Out_co]:
-        upstream: Upstream[Any] = partial(_open_source, self._source)
-        steps = self._placed
-        while steps:
-            opened, steps = _first_together(steps, context)
-            upstream = partial(opened, upstream)
-        return upstream(cursor, context)
+        source: Upstream[Any] = partial(_open_source, self._source, self._source_place)
+        return _opened(source, self._placed, context, self._source._deferred)(cursor, context)
+
+    @property
+    def _deferred(self) -> Deferred | None:  # type: ignore[override]
+        indices = self._source._deferred
+        if indices is None or not all(isinstance(step.stage, Blind) for step in self._placed):
+            return None
+
+        def open_at(cursor: Cursor, context: Context) -> Pairs[int]:
+            return _opened(partial(_open_indices, indices), self._placed, context)(cursor, context)
+
+        return Deferred(indices.sequence, open_at)
 
     @cached_property
     def _placed(self) -> list[Step]:
         met = Counter(self._source.seeds)
-        total = 1 + len(self._stages)
         placed = []
         for number, stage in enumerate(self._stages, 2):
-            label = f'{code(stage)}, the {ordinal(number)} of {total} stages'
-            is_plain = all(later.keeps_cursors for other in self._stages[number - 1 :] for later in other.steps)
-            place = Place(label, number, (), is_plain)
+            place = self._place(number, stage)
             first, *others = stage.steps
             placed.append(Step(first, _ordinal(first, met), place))
             placed += [Step(step, _ordinal(step, met), place._replace(noun='batch')) for step in others]
         return placed
+
+    @cached_property
+    def _source_place(self) -> Place:
+        return self._place(1, self._source)
+
+    def _place(self, number: int, part: Any) -> Place:
+        label = f'{" ".join(code(part).split())}, the {ordinal(number)} of {1 + len(self._stages)} stages'
+        is_plain = all(step.keeps_cursors for stage in self._stages[number - 1 :] for step in stage.steps)
+        return Place(label, number, (), is_plain)
 
     def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
         watched = [_watching(partial(watch, 0))]
@@ -316,8 +336,63 @@ def _ordinal(step: Stage[Any, Any], met: Counter[int]) -> int:
     return met[step.seed] - 1
 
 
-def _open_source(source: Stream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
-    return source.open(cursor, context._replace(ordinal=0))
+def _open_source(source: Stream[Any], place: Place, cursor: Cursor, context: Context) -> Pairs[Any]:
+    place = place.at(context.key)
+    return _watched_closely(source.open(cursor, context._replace(ordinal=0, place=place)), place, context)
+
+
+def _open_indices(deferred: Deferred, cursor: Cursor, context: Context) -> Pairs[int]:
+    return deferred.open_at(cursor, context._replace(ordinal=0))
+
+
+def _opened(
+    upstream: Upstream[Any], steps: list[Step], context: Context, deferred: Deferred | None = None
+) -> Upstream[Any]:
+    if deferred is not None and context.fused:
+        upstream, steps = _gathering(upstream, steps, context, deferred)
+    while steps:
+        opened, steps = _first_together(steps, context)
+        upstream = partial(opened, upstream)
+    return upstream
+
+
+def _gathering(
+    upstream: Upstream[Any], steps: list[Step], context: Context, deferred: Deferred
+) -> tuple[Upstream[Any], list[Step]]:
+    """If batches can be made of indices, all at once, how to do so, and the steps after that."""
+    n_blind = len(list(takewhile(lambda step: isinstance(step.stage, Blind), steps)))
+    blind, chunks, combining = steps[:n_blind], steps[n_blind : n_blind + 1], steps[n_blind + 1 : n_blind + 2]
+    if not combining or not isinstance(chunks[0].stage, Chunks) or combining[0].stage.workers is not None:
+        return upstream, steps
+    gather = gather_of(deferred.sequence, combining[0].stage.function)
+    if gather is None:
+        return upstream, steps
+    indices = _opened(partial(_open_indices, deferred), blind, context)
+    plain = _opened(upstream, steps[: n_blind + 2], context)
+    return partial(_open_gathered, indices, plain, chunks[0].stage, gather, combining[0].place), steps[n_blind + 2 :]
+
+
+def _open_gathered(
+    indices: Upstream[int],
+    plain: Upstream[Any],
+    chunks: Chunks,
+    gather: Gather,
+    place: Place,
+    cursor: Cursor,
+    context: Context,
+) -> Pairs[Any]:
+    recorder = context.meter or OFF
+    path = place.at(context.key).path
+
+    def gathered(chunk: Chunk) -> Pair[Any] | None:
+        if chunk.is_whole:
+            keys = [key for key, _ in chunk.pairs]
+            with suppress(Exception):
+                return (recorder.call(path, gather, keys) if recorder.on else gather(keys)), chunk.pairs[-1][1]
+        # Whatever is wrong is said as it is without this: sample by sample.
+        return next(plain(chunk.before, context), None)
+
+    return filter(None, map(gathered, chunks.chunks(indices(cursor, context), cursor)))
 
 
 def _first_together(steps: list[Step], context: Context) -> tuple[OpenStage[Any, Any], list[Step]]:
@@ -345,10 +420,14 @@ def _neighbours(steps: list[Step], context: Context) -> tuple[list[Step], list[S
     return steps[:n], steps[n:]
 
 
-def _open_step(step: Step, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Any:
-    return step.stage.open_on(
-        upstream, cursor, context._replace(ordinal=step.ordinal, place=step.place.at(context.key))
-    )
+def _open_step(step: Step, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+    place = step.place.at(context.key)
+    pairs = step.stage.open_on(upstream, cursor, context._replace(ordinal=step.ordinal, place=place))
+    return _watched_closely(pairs, place, context)
+
+
+def _watched_closely(pairs: Pairs[Any], place: Place, context: Context) -> Pairs[Any]:
+    return context.meter.watched(pairs, place.path) if context.meter is not None and context.meter.is_exact else pairs
 
 
 def _open_each(steps: Sequence[Step], upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
@@ -357,9 +436,10 @@ def _open_each(steps: Sequence[Step], upstream: Upstream[Any], cursor: Cursor, c
     workers = steps[0].stage.workers
     # A map, unlike a generator's loop, holds no value while its consumer works.
     if workers is not None and context.pools is not None:
-        made = context.pools.map(workers, Task(parts, context.key), located(pairs, cursor))
+        task = Task(parts, context.key, is_measured=context.meter is not None)
+        made = _worked(workers, task, located(pairs, cursor), context)
     else:
-        made = map(function_of_parts(parts, context.key, cursor), pairs)
+        made = map(function_of_parts(parts, context.key, cursor, context.meter or OFF), pairs)
     if any(part.skips for part in parts):
         failures = Failures() if context.failures is None else context.failures
         return filter(None, map(failures.settled, made))
@@ -374,10 +454,17 @@ def _open_batches(
     cursor: Cursor,
     context: Context,
 ) -> Pairs[Any]:
-    assert context.pools is not None
-    task = BatchTask(Task(_parts(each, context), context.key), Task(_parts(whole, context), context.key))
-    made = context.pools.map(each[0].stage.workers, task, chunks.chunks(upstream(cursor, context), cursor))
+    is_measured = context.meter is not None
+    one = Task(_parts(each, context), context.key, is_measured=is_measured)
+    task = BatchTask(one, Task(_parts(whole, context), context.key, is_measured=is_measured))
+    made = _worked(each[0].stage.workers, task, chunks.chunks(upstream(cursor, context), cursor), context)
     return filter(None, made)  # there is none of a chunk that is not whole
+
+
+def _worked(workers: Workers, task: Task | BatchTask, items: Iterator[Any], context: Context) -> Iterator[Any]:
+    assert context.pools is not None
+    made = context.pools.map(workers, task, items)
+    return made if context.meter is None else map(context.meter.unpacked, made)
 
 
 def _parts(steps: Sequence[Step], context: Context) -> list[Part]:

@@ -3,43 +3,69 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar
 from warnings import warn
 
-from .arguments import positive_int
+from .arguments import boolean, positive, positive_int
 from .cursors import START, Cursor, cursor_of, parts_of
 from .descriptions import Description, described
 from .display import Table, call_code
 from .errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
 from .failures import Failure, Failures
 from .feed import END, END_OF_PASS, ERROR, Feed, is_batch, items_in_passes, items_one_after_another, running
+from .metering import Meter
 from .places import hide_own_frames
+from .reporting import Headroom, Report, report_on
+from .stalls import own_depth
 from .states import STATE_VERSION, as_lists, checked_counts, checked_failures
 from .streams import Context, Stream, explain
 from .workers.pools import Pools
 
 T = TypeVar('T')
 
+logger = logging.getLogger('pipekit')
+
+CACHED = 4  # batches
 PATIENCE = 2.0  # seconds that closing waits for a user's function to return
 
 
 class Prefetch(Description):
     """The description that ``prefetch`` returns: the last part of a pipeline, which makes it a ``BatchIterator``."""
 
-    def __init__(self, batches_per_epoch: int | None, buffer_size: int):
+    def __init__(
+        self,
+        batches_per_epoch: int | None,
+        buffer_size: int,
+        profile: bool,
+        report_every: float | None,
+        stall_after: float | None,
+    ):
         self.batches_per_epoch = batches_per_epoch
         self.buffer_size = buffer_size
+        self.profile = profile
+        self.report_every = report_every
+        self.stall_after = stall_after
 
 
 @described
-def prefetch(batches_per_epoch: int | None = None, *, buffer_size: int = 3) -> Prefetch:
+def prefetch(
+    batches_per_epoch: int | None = None,
+    *,
+    buffer_size: int = 3,
+    profile: bool = False,
+    report_every: float | None = None,
+    stall_after: float | None = 60.0,
+) -> Prefetch:
     """Make batches in a background thread, ahead of their use. Always the last in a pipeline.
 
     Parameters
@@ -49,6 +75,15 @@ def prefetch(batches_per_epoch: int | None = None, *, buffer_size: int = 3) -> P
         draw anew in every pass; over an iterator there is one pass, and a second epoch raises ``NotResumable``.
     buffer_size
         The largest number of batches made ahead.
+    profile
+        Whether ``report()`` is to be exact: to time every sample at every stage. By default, where batches are made
+        fast, it looks at one in sixteen of them, and at calls of your functions only.
+    report_every
+        The number of seconds after which the verdict of ``report()`` is logged, again and again, by the logger
+        ``pipekit`` at the level ``INFO``.
+    stall_after
+        The number of seconds that a loop waits for one batch before it warns, with what is busy, on which sample and
+        since when, and with the stacks of the threads; it goes on waiting. ``None``: it never does.
 
     Examples
     --------
@@ -60,7 +95,12 @@ def prefetch(batches_per_epoch: int | None = None, *, buffer_size: int = 3) -> P
     """
     if batches_per_epoch is not None:
         batches_per_epoch = positive_int('batches_per_epoch', batches_per_epoch, 'a positive int or None')
-    return Prefetch(batches_per_epoch, positive_int('buffer_size', buffer_size))
+    buffer_size, profile = positive_int('buffer_size', buffer_size), boolean('profile', profile)
+    if stall_after is not None:
+        stall_after = positive('stall_after', stall_after, 'a positive number or None')
+    if report_every is not None:
+        report_every = positive('report_every', report_every, 'a positive number or None')
+    return Prefetch(batches_per_epoch, buffer_size, profile, report_every, stall_after)
 
 
 class BatchIterator(Generic[T]):
@@ -95,6 +135,8 @@ class BatchIterator(Generic[T]):
         self._position: tuple[Cursor, int] = START, 0  # the last batch handed over: its cursor, and the how-manieth
         self._current_epoch: Callable[[], _Epoch[T] | None] = _no_epoch
         self._failures = Failures()
+        self._meter = Meter()
+        self._logged = perf_counter()
         self._resumes_after: int | None = None  # batches of the epoch that a loaded state was taken in
         self._feed: Feed | None = None
         self._closed = False
@@ -148,7 +190,7 @@ class BatchIterator(Generic[T]):
             feed = self._stop_feed()
         if feed is not None and not feed.ends_within(PATIENCE):
             message = f'closed while a function in {self!r} runs; the prefetch thread ends when that returns'
-            warn(message, RuntimeWarning, stacklevel=2)
+            warn(message, RuntimeWarning, stacklevel=own_depth())
 
     def state_dict(self) -> dict[str, Any]:
         """Where the batches are, as what JSON can hold: the cursor of the last batch handed over and a few numbers.
@@ -245,12 +287,61 @@ class BatchIterator(Generic[T]):
         """
         return self._failures.seen(self._counted(*self._position))
 
+    def report(self) -> Report:
+        """Where the time goes: what each stage takes, who waits for whom, and one sentence on what to change.
+
+        Of the last thousand batches since the thread was started.
+
+        Examples
+        --------
+        >>> import time
+        >>> from pipekit import apply, pipeline
+        >>> def load(number):
+        ...     time.sleep(0.002)
+        >>> with pipeline(range(20), apply(load), prefetch()) as batches:
+        ...     for batch in batches:
+        ...         time.sleep(0.0005)
+        >>> batches.report().bottleneck
+        'apply(load)'
+        """
+        return report_on(self._meter, self.pipeline, self._end.buffer_size)
+
     def describe(self) -> Table:
         """``describe()`` of the pipeline."""
         return self.pipeline.describe()
 
+    def headroom(self, times: int = 100) -> Headroom[T]:
+        """A few batches again and again, at no cost: to see how fast training could be if batches took no time.
+
+        They are made here, in the calling thread, as those that come next; the position stays where it is.
+
+        Parameters
+        ----------
+        times
+            How many batches the loop is to have.
+
+        Examples
+        --------
+        >>> from pipekit import combine_batches, pipeline, sample
+        >>> batches = pipeline(sample(range(9), seed=0), combine_batches(3), prefetch(10))
+        >>> headroom = batches.headroom(5)
+        >>> for batch in headroom:
+        ...     pass  # train
+        >>> headroom.n_batches
+        5
+        """
+        cursor, _ = self._position
+        key: Any = ()
+        if self._per_epoch is None:
+            number, cursor = parts_of(cursor, [int, None], self)
+            key = Context().in_pass(number).key
+        pairs = self.pipeline.open(cursor, Context(key))
+        cached = [batch for batch, _ in islice(pairs, CACHED)]
+        return Headroom(cached, positive_int('times', times), self.report())
+
     def _repr_html_(self) -> str:
-        return self.pipeline._repr_html_()
+        measured = self.report()._repr_html_() if self._meter.waits else ''
+        return self.pipeline._repr_html_() + measured
 
     def __repr__(self) -> str:
         return call_code('pipeline', (self.pipeline.source, *self.pipeline.stages, self._end), {})
@@ -259,6 +350,7 @@ class BatchIterator(Generic[T]):
         raise TypeError('a BatchIterator has a thread and cannot be pickled; pickle its pipeline and its state_dict()')
 
     def _next(self, epoch: _Epoch[T]) -> T:
+        begin = perf_counter()
         with self._turn:
             while True:
                 feed = self._feed_for(epoch)
@@ -275,8 +367,16 @@ class BatchIterator(Generic[T]):
                     self._position = cursor, self._position[1] + 1
                     feed.first.clear()
                 feed.tell_of_room()
+                self._meter.taken(begin, self._position[1] == epoch.before + 1)
+                if self._end.report_every is not None:
+                    self._log_report(self._end.report_every)
                 batch: T = value
                 return batch
+
+    def _log_report(self, every: float) -> None:
+        if perf_counter() - self._logged > every:
+            self._logged = perf_counter()
+            logger.info(self.report().verdict)
 
     def _feed_for(self, epoch: _Epoch[T]) -> Feed:
         if epoch.over:
@@ -342,11 +442,12 @@ class BatchIterator(Generic[T]):
         _started.add(self)
         position = self._position
         open_at = items_in_passes if self._per_epoch is None else items_one_after_another
-        pools = Pools()
+        self._meter = meter = Meter(is_exact=self._end.profile)
+        pools = Pools(meter)
         self._failures = failures = self._failures.back_at(self._failures.at(self._counted(*position)))
-        items = open_at(self.pipeline, position[0], Context(pools=pools, failures=failures))
+        items = open_at(self.pipeline, position[0], Context(pools=pools, failures=failures, meter=meter))
         items = failures.noted(items, position[1], is_batch, self._end.buffer_size + 3)
-        feed = Feed(self, items, pools, self._end.buffer_size)
+        feed = Feed(self, items, pools, meter, self._end.buffer_size, self._end.stall_after)
         try:
             self._feed = feed
             feed.start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, count, islice
 from typing import Any, Protocol, TypeAlias, TypeVar, overload
@@ -11,13 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from .arguments import boolean, function, seed_or_fresh, weights_of
+from .arrays import Deferred
 from .cursors import START, Cursor, Pair, Pairs, index_of, parts_of
 from .descriptions import described
 from .display import code
 from .iterables import is_sequence, source_of
-from .pipelines import Each, Pipeline
+from .metering import OFF
+from .places import NOWHERE
 from .randomness import Generators, Indices, permutation, random_order
-from .streams import Context, Source, Stream, StreamIterator
+from .streams import Context, Source, Stream, StreamIterator, Upstream
+from .tasks import Part, function_of_parts
 
 A = TypeVar('A')
 B = TypeVar('B')
@@ -94,12 +97,14 @@ def sample(
     else:
         indices = partial(_without_replacement, n, checked)
 
-    def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
+    def open_indices(cursor: Cursor, context: Context) -> Pairs[int]:
         start = index_of(cursor, sample)
-        drawn = indices(context.generators(seed), start)
-        return ((sequence[index], number) for number, index in enumerate(drawn, start + 1))
+        return zip(indices(context.generators(seed), start), count(start + 1))  # neither has an end
 
-    return Source(open_at, seed=seed)
+    def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
+        return ((sequence[index], number) for index, number in open_indices(cursor, context))
+
+    return Source(open_at, seed=seed, deferred=Deferred(sequence, open_indices))
 
 
 @overload
@@ -175,8 +180,15 @@ class _LoadedByRandomId(Source[T]):
 @described
 def _loaded_by_random_id(*loaders: Callable[[Any], Any], ids: Any, weights: Any = None, seed: Any) -> Source[Any]:
     seed = seed_or_fresh(seed)
-    loaded = Pipeline(sample(ids, weights, seed=seed), [Each(_jointly(loaders))])
-    return _LoadedByRandomId(loaded.open, seed=seed)
+    drawn = sample(ids, weights, seed=seed)
+    load = _jointly(loaders)
+
+    def open_at(cursor: Cursor, context: Context) -> Pairs[Any]:
+        parts = [Part(load, place=context.place or NOWHERE)]
+        function = function_of_parts(parts, context.key, cursor, context.meter or OFF)
+        return map(function, drawn.open(cursor, context))
+
+    return _LoadedByRandomId(open_at, seed=seed)
 
 
 def _jointly(loaders: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
@@ -218,20 +230,28 @@ def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int
     seed = seed_or_fresh(seed)
 
     def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
+        return open_branches([stream.open for stream in streams], cursor, context)
+
+    def open_branches(branches: Sequence[Upstream[Any]], cursor: Cursor, context: Context) -> Pairs[Any]:
         draws, cursors = parts_of(cursor, [int, tuple], mix)
         cursors = list(cursors or [START] * len(streams))
         if len(cursors) != len(streams):
             raise ValueError(f'the cursor {cursor!r} is not one of mix, which has {len(streams)} sources')
-        opened = [stream.open(cursors[k], context.in_branch(k)) for k, stream in enumerate(streams)]
+        opened = [open_branch(cursors[k], context.in_branch(k)) for k, open_branch in enumerate(branches)]
 
-        def draw(number: int, branch: int) -> Pair[T]:
+        def draw(number: int, branch: int) -> Pair[Any]:
             value, cursors[branch] = next(opened[branch])  # its end is the end of the map below
             return value, (number, tuple(cursors))
 
         choices = _with_replacement(len(streams), shares, context.generators(seed), draws)
         return _ending_for_good(map(draw, count(draws + 1), choices))
 
-    return Source(open_at, seed=seed, branches=streams, reopens=all(stream.reopens for stream in streams))
+    of_one = [stream._deferred for stream in streams if stream._deferred is not None]
+    deferred = None
+    if len(of_one) == len(streams) and all(other.sequence is of_one[0].sequence for other in of_one):
+        deferred = Deferred(of_one[0].sequence, partial(open_branches, [indices.open_at for indices in of_one]))
+    reopens = all(stream.reopens for stream in streams)
+    return Source(open_at, seed=seed, branches=streams, reopens=reopens, deferred=deferred)
 
 
 def _ending_for_good(iterator: Iterator[T]) -> Iterator[T]:

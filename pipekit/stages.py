@@ -15,7 +15,8 @@ from .descriptions import described
 from .display import code, structure
 from .failures import OnErrors, checked_on_error
 from .functions import Unpacking, may_take_rng, takes_rng
-from .pipelines import Each, Passing, Stage
+from .metering import OFF
+from .pipelines import Blind, Each, Passing, Stage
 from .places import raise_noted
 from .randomness import Generators, random_order
 from .streams import Context, Upstream, passes
@@ -125,11 +126,14 @@ def keep(predicate: Callable[[Any], object]) -> Passing:
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
         last = cursor
+        recorder = context.meter or OFF
+        path = context.place.path if context.place else ''
 
         def is_kept(pair: Pair[Any]) -> bool:
             nonlocal last
             try:
-                kept = bool(predicate(pair[0]))
+                value = pair[0]
+                kept = bool(recorder.call(path, predicate, value) if recorder.on else predicate(value))
             except BaseException as error:
                 raise_noted(error, context.place, *pair, last)
             last = pair[1]
@@ -204,7 +208,7 @@ def shuffle(window: int, *, seed: int | None = None) -> Passing:
                 yield values.pop(), (start, number) if number < n else (end, 0)
             start, done = end, 0
 
-    stage = Passing(open_on, seed=seed, keeps_structure=True)
+    stage = Blind(open_on, seed=seed, keeps_structure=True)
     return stage
 
 
@@ -224,7 +228,7 @@ def take(n: int) -> Passing:
         index_of(taken, stage, n)
         return map(counted, range(taken + 1, n + 1), upstream(before, context))
 
-    stage = Passing(open_on, keeps_structure=True)
+    stage = Blind(open_on, keeps_structure=True)
     return stage
 
 
@@ -252,7 +256,7 @@ def repeat(times: int | None = None) -> Passing:
         left = None if times is None else times - index_of(number, stage, times)
         return chain.from_iterable(islice(passes(upstream, number, before, context), left))
 
-    stage = Passing(open_on, reopens_upstream=True, keeps_structure=True)
+    stage = Blind(open_on, reopens_upstream=True, keeps_structure=True)
     return stage
 
 
@@ -294,7 +298,7 @@ def shard(rank: int, world_size: int, *, drop_last: bool = False) -> Passing:
             return map(own_share, filter(is_full, chunked(pairs, world_size)))
         return islice(pairs, rank if cursor == START else world_size - 1, None, world_size)
 
-    return Passing(open_on, keeps_structure=True)
+    return Blind(open_on, keeps_structure=True)
 
 
 @described
@@ -355,7 +359,7 @@ def expiration_pool(pool_size: int, repetitions: int, iterations: int = 1, *, se
         pairs = upstream(START, context)
         return numbered(lambda: drawn(pairs, generator), index_of(cursor, stage))
 
-    stage = Passing(open_on, seed=seed, replays=True, keeps_structure=True)
+    stage = Blind(open_on, seed=seed, replays=True, keeps_structure=True)
     return stage
 
 

@@ -13,11 +13,13 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 
 from .arguments import positive_int
+from .arrays import Deferred
 from .cursors import START, Cursor, Pair, Pairs, counted, cursor_of
 from .descriptions import Description
 from .display import Table, code, structure
 from .errors import PipekitError
 from .failures import Failures
+from .metering import Meter
 from .places import Note, Place, add_note, hide_own_frames, is_noted
 from .randomness import Generators, Key
 from .workers.pools import Pools
@@ -48,6 +50,7 @@ class Context(NamedTuple):
     together; values and cursors are the same if they are not. ``pools`` is what the workers of the stages run in;
     without it, everything runs in the calling thread. ``place`` is the stage that is opened, for the notes on errors.
     ``failures`` counts what is skipped and replaced, and ``forgives`` says whether anything is.
+    ``meter`` measures what the stages take.
     """
 
     key: Key = ()
@@ -57,6 +60,7 @@ class Context(NamedTuple):
     place: Place | None = None
     failures: Failures | None = None
     forgives: bool = True
+    meter: Meter | None = None
 
     def in_pass(self, number: int) -> Context:
         """The context of a pass; the first one is that of a stream that is not repeated."""
@@ -84,6 +88,7 @@ class Stream(ABC, Generic[Out_co]):
     seeds: tuple[int, ...] = ()
     reopens: bool = True  # whether it can be opened more than once
     _branches: Sequence[Stream[Any]] = ()  # what its source is mixed of
+    _deferred: Deferred | None = None  # the indices of its values in a sequence, if that is what they are
 
     @abstractmethod
     def open(self, cursor: Cursor, context: Context) -> Pairs[Out_co]:
@@ -293,8 +298,10 @@ class Source(Description, Stream[Out_co]):
         branches: Sequence[Stream[Any]] = (),
         reopens: bool = True,
         replays: bool = False,
+        deferred: Deferred | None = None,
     ):
         self._open_at = open_at
+        self._deferred = deferred
         self._branches = branches
         self.seed = seed
         self.seeds = seeds if seeds is not None else () if seed is None else (seed,)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from .cursors import START, Cursor, Pair, Pairs
 from .display import code
 from .failures import OnError, Outcome, Skip, Trial, handled
+from .metering import OFF, Recorder
 from .places import NOWHERE, Place, add_note, brief, raise_noted
 from .randomness import Key
 from .streams import Context
@@ -30,12 +32,7 @@ class Part(NamedTuple):
         return any(isinstance(policy, Skip) for policy in self.on_error)
 
 
-class Located(NamedTuple):
-    """A value, its cursor, and the cursor before it."""
-
-    value: Any
-    cursor: Cursor
-    before: Cursor
+Located: TypeAlias = tuple[Any, Cursor, Cursor]  # a value, its cursor, and the cursor before it
 
 
 class Task:
@@ -43,25 +40,32 @@ class Task:
 
     Examples
     --------
-    >>> Task([Part(abs)], key=())(Located(-3, 1, before=0))
+    >>> Task([Part(abs)], key=())((-3, 1, 0))
     (3, 1)
     """
 
-    def __init__(self, parts: Sequence[Part], key: Key):
+    def __init__(self, parts: Sequence[Part], key: Key, *, is_measured: bool = False):
         self._parts = parts
+        self.is_measured = is_measured
         self.key = key
         self._local = threading.local()  # a generator serves one thread
 
     def __call__(self, located: Located, begin: Callable[[], object] = int) -> Any:
         begin()
         value, cursor, before = located
-        if not hasattr(self._local, 'function'):
-            self._local.function = function_of_parts(self._parts, self.key)
-        return self._local.function((value, cursor), before)
+        local = self._local
+        if not hasattr(local, 'function'):
+            local.recorder = Recorder(_lane(), on=True) if self.is_measured else OFF
+            local.function = function_of_parts(self._parts, self.key, recorder=local.recorder)
+        result = local.function((value, cursor), before)
+        if not self.is_measured:
+            return result
+        calls, local.recorder.calls = local.recorder.calls, []
+        return result, calls
 
     def keyed(self, key: Key) -> Task:
         """The same with another key."""
-        return Task(self._parts, key)
+        return Task(self._parts, key, is_measured=self.is_measured)
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -75,20 +79,25 @@ class Task:
 
     def values(self, located: Located) -> Any:
         """The value, without its cursors."""
-        return located.value
+        return located[0]
+
+    def value_of(self, outcome: Any) -> Any:
+        """The value in what it returns."""
+        return (outcome[0] if self.is_measured else outcome)[0]
 
     def doing(self, located: Located, step: int) -> str:
         """What is done to a value, in words.
 
         Examples
         --------
-        >>> Task([Part(abs), Part(float)], key=()).doing(Located(-3, 1, before=0), step=1)
+        >>> Task([Part(abs), Part(float)], key=()).doing((-3, 1, 0), step=1)
         'abs, float of -3 (cursor 1)'
         """
-        return f'{", ".join(map(code, self.functions))} of {brief(located.value)} (cursor {located.cursor})'
+        value, cursor, _ = located
+        return f'{", ".join(map(code, self.functions))} of {brief(value)} (cursor {cursor})'
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Task, (self._parts, self.key)
+        return partial(Task, is_measured=self.is_measured), (self._parts, self.key)
 
 
 class Chunk(NamedTuple):
@@ -102,7 +111,7 @@ class Chunk(NamedTuple):
     def located(self) -> list[Located]:
         """The values of the pairs."""
         before = [self.before, *(cursor for _, cursor in self.pairs)]
-        return [Located(*pair, cursor) for pair, cursor in zip(self.pairs, before, strict=False)]
+        return [(value, cursor, last) for (value, cursor), last in zip(self.pairs, before, strict=False)]
 
 
 class BatchTask:
@@ -118,11 +127,21 @@ class BatchTask:
     def __init__(self, each: Task, whole: Task):
         self._each = each
         self._whole = whole
+        self._is_measured = each.is_measured
         self.key = each.key
 
-    def __call__(self, chunk: Chunk, begin: Callable[[], object] = int) -> Pair[Any] | None:
-        values = [self._each(located, begin)[0] for located in chunk.located]
-        return self._whole(Located(values, chunk.pairs[-1][1], chunk.before), begin) if chunk.is_whole else None
+    def __call__(self, chunk: Chunk, begin: Callable[[], object] = int) -> Any:
+        made = [self._each(located, begin) for located in chunk.located]
+        calls: list[Any] = []
+        if self._is_measured:
+            calls = [call for _, some in made for call in some]
+            made = [pair for pair, _ in made]
+        values = [value for value, _ in made]
+        del made
+        whole = self._whole((values, chunk.pairs[-1][1], chunk.before), begin) if chunk.is_whole else None
+        if not self._is_measured:
+            return whole
+        return (whole[0], calls + whole[1]) if whole else (None, calls)
 
     def keyed(self, key: Key) -> BatchTask:
         """The same with another key."""
@@ -142,6 +161,10 @@ class BatchTask:
         """The values, without their cursors."""
         return [value for value, _ in chunk.pairs]
 
+    def value_of(self, outcome: Any) -> Any:
+        """The batch in what it returns."""
+        return self._whole.value_of(outcome)
+
     def doing(self, chunk: Chunk, step: int) -> str:
         """What is done in a step, in words."""
         if 0 < step <= len(chunk.pairs):
@@ -153,24 +176,31 @@ class BatchTask:
         return BatchTask, (self._each, self._whole)
 
 
-def function_of_parts(parts: Sequence[Part], key: Key, start: Cursor = START) -> Callable[..., Any]:
+def function_of_parts(
+    parts: Sequence[Part], key: Key, start: Cursor = START, recorder: Recorder = OFF
+) -> Callable[..., Any]:
     """The parts as one function of a pair, for one thread: of an outcome, where a sample may be skipped or replaced.
+
+    Unless it is told the cursor before a value, it takes the values for one after the other, from ``start`` on. While
+    the recorder is on, it is told of the calls.
 
     Examples
     --------
-    >>> function_of_parts([Part(float)], key=())((-3, 1))
-    (-3.0, 1)
+    >>> function_of_parts([Part(float), Part(abs)], key=())((-3, 1))
+    (3.0, 1)
     """
-    return (function_of_outcomes if any(part.skips for part in parts) else function_of_pairs)(parts, key, start)
+    make: Any = function_of_outcomes if any(part.skips for part in parts) else function_of_pairs
+    function: Callable[..., Any] = make(parts, key, start, recorder)
+    return function
 
 
-def function_of_outcomes(parts: Sequence[Part], key: Key, start: Cursor = START) -> Callable[..., Outcome]:
+def function_of_outcomes(parts: Sequence[Part], key: Key, start: Cursor, recorder: Recorder) -> Callable[..., Outcome]:
     """The parts as one function of a pair, for one thread, which says what it has skipped or replaced.
 
     Examples
     --------
     >>> from pipekit import skip
-    >>> function_of_outcomes([Part(float, on_error=(skip(ValueError),))], key=())(('x', 1)).is_skipped
+    >>> function_of_outcomes([Part(float, on_error=(skip(ValueError),))], (), START, OFF)(('x', 1)).is_skipped
     True
     """
     last = start
@@ -186,8 +216,9 @@ def function_of_outcomes(parts: Sequence[Part], key: Key, start: Cursor = START)
         is_skipped = False
         for function, part, skip in steps:
             sample, place = value, part.place.at(key)
+            call = partial(recorder.call, place.path, function) if recorder.on else function
             try:
-                value, error, is_skipped = handled(part.on_error, partial(function, sample, cursor), sample)
+                value, error, is_skipped = handled(part.on_error, partial(call, sample, cursor), sample)
             except BaseException as unhandled:
                 raise_noted(unhandled, place, sample, cursor, last if before is None else before)
             if error is not None:
@@ -202,41 +233,40 @@ def function_of_outcomes(parts: Sequence[Part], key: Key, start: Cursor = START)
     return outcome
 
 
-def function_of_pairs(parts: Sequence[Part], key: Key, start: Cursor = START) -> Callable[..., Pair[Any]]:
+def function_of_pairs(parts: Sequence[Part], key: Key, start: Cursor, recorder: Recorder) -> Callable[..., Pair[Any]]:
     """The parts as one function of a pair, for one thread.
-
-    Unless it is told the cursor before a value, it takes the values for one after the other, from ``start`` on.
 
     Examples
     --------
-    >>> function_of_pairs([Part(abs), Part(float)], key=())((-3, 1))
+    >>> function_of_pairs([Part(float), Part(abs)], (), START, OFF)((-3, 1))
     (3.0, 1)
     """
     last = start
     first, *others = parts
+    steps = [(_with_cursor(part, Context(key, part.ordinal)), part, part.place.at(key).path) for part in parts]
+
+    def any_kind(pair: Pair[Any], before: Cursor | None = None) -> Pair[Any]:
+        nonlocal last
+        value, cursor = pair
+        part = first
+        try:
+            for function, part, path in steps:  # noqa: B007  # the note names the last part
+                value = recorder.call(path, function, value, cursor) if recorder.on else function(value, cursor)
+        except BaseException as error:
+            raise_noted(error, part.place.at(key), value, cursor, last if before is None else before)
+        last = cursor
+        return value, cursor
 
     if any(part.seed is not None or part.on_error for part in parts):
-        functions = [(_with_cursor(part, Context(key, part.ordinal)), part) for part in parts]
-
-        def random(pair: Pair[Any], before: Cursor | None = None) -> Pair[Any]:
-            nonlocal last
-            value, cursor = pair
-            part = first
-            try:
-                for function, part in functions:  # noqa: B007  # the note names the last part
-                    value = function(value, cursor)
-            except BaseException as error:
-                raise_noted(error, part.place.at(key), value, cursor, last if before is None else before)
-            last = cursor
-            return value, cursor
-
-        return random
+        return any_kind
 
     first_function = first.function
     other_functions = [(part.function, part) for part in others]
 
     def plain(pair: Pair[Any], before: Cursor | None = None) -> Pair[Any]:
         nonlocal last
+        if recorder.on:
+            return any_kind(pair, before)
         value, cursor = pair
         part = first
         try:
@@ -264,7 +294,7 @@ def located(pairs: Pairs[Any], start: Cursor) -> Iterator[Located]:
     def with_last(pair: Pair[Any]) -> Located:
         nonlocal last
         before, last = last, pair[1]
-        return Located(*pair, before)
+        return *pair, before
 
     return map(with_last, pairs)
 
@@ -278,3 +308,8 @@ def _with_cursor(part: Part, context: Context) -> Callable[[Any, Cursor], Any]:
         return lambda value, cursor: function(value)
     generators = context.generators(part.seed)
     return lambda value, cursor: function(value, rng=generators.at(cursor))
+
+
+def _lane() -> str:
+    thread = threading.current_thread()
+    return f'process {os.getpid()}' if thread is threading.main_thread() else thread.name

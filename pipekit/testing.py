@@ -131,23 +131,25 @@ def _check_resumable(whole: Stream[Any], pairs: list[Any], limit: int, name: str
 
 
 def _check_resumable_elsewhere(whole: Stream[Any], pairs: list[Any], limit: int, name: str) -> None:
-    for number in sorted({1, len(pairs) // 2, len(pairs)} - {0}):
-        cursor = pairs[number - 1][1]
-        done = subprocess.run(
-            [sys.executable, '-c', f'from {__name__} import _resume_here; _resume_here()'],
-            input=pickle.dumps((whole, limit - number, cursor)),
-            capture_output=True,
-            timeout=60,
-            env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
-            check=False,
-        )
-        _require(done.returncode == 0, 2, f'resumable: {name} failed in a new process: {done.stderr.decode()}')
-        where = f'when resumed in a new process at the cursor {code(cursor)}'
-        _compare(pairs[number:], pickle.loads(done.stdout), 2, f'resumable: {name}', where, number)
+    numbers = sorted({1, len(pairs) // 2, len(pairs)} - {0})
+    resumed = [(limit - number, pairs[number - 1][1]) for number in numbers]
+    done = subprocess.run(
+        [sys.executable, '-c', f'from {__name__} import _resume_here; _resume_here()'],
+        input=pickle.dumps((whole, resumed)),
+        capture_output=True,
+        timeout=60,
+        env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
+        check=False,
+    )
+    _require(done.returncode == 0, 2, f'resumable: {name} failed in a new process: {done.stderr.decode()}')
+    for number, rest in zip(numbers, pickle.loads(done.stdout), strict=True):
+        where = f'when resumed in a new process at the cursor {code(pairs[number - 1][1])}'
+        _compare(pairs[number:], rest, 2, f'resumable: {name}', where, number)
 
 
 def _resume_here() -> None:
-    pickle.dump(_pairs(*pickle.load(sys.stdin.buffer)), sys.stdout.buffer)
+    whole, resumed = pickle.load(sys.stdin.buffer)
+    pickle.dump([_pairs(whole, n, cursor) for n, cursor in resumed], sys.stdout.buffer)
 
 
 def _check_lazy(stream: Stream[Any], stage: Any, limit: int, reads_at_most: int | None, name: str) -> list[int]:

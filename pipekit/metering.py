@@ -1,0 +1,167 @@
+"""What the parts of a running pipeline take: measured at every batch, and at some samples."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
+from time import perf_counter, thread_time
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar('T')
+
+REMEMBERED = 1000  # batches, and calls of each stage
+FAST = 0.002  # seconds: of batches that are made faster, only one in so many is looked into
+ONE_IN = 128
+
+
+class Call(NamedTuple):
+    """One call of a user's function: at which stage, where, from when to when, and how much of that it computed."""
+
+    path: str
+    lane: str
+    begin: float
+    end: float
+    computing: float
+
+
+class Recorder:
+    """Takes note of calls, while it is on.
+
+    Examples
+    --------
+    >>> recorder = Recorder('main', on=True)
+    >>> recorder.call('2', abs, -3)
+    3
+    >>> [call[:2] for call in recorder.calls]
+    [('2', 'main')]
+    """
+
+    def __init__(self, lane: str, *, on: bool):
+        self.lane = lane
+        self.on = on
+        self.calls: list[tuple[Any, ...]] = []  # plain ones, of what is in a ``Call``: many travel between processes
+        self.spent = 0.0  # seconds in calls
+
+    def call(self, path: str, function: Any, *args: Any) -> Any:
+        """Call a function and take note of it."""
+        begin, computed = perf_counter(), thread_time()
+        try:
+            return function(*args)
+        finally:
+            end = perf_counter()
+            self.spent += end - begin
+            self.calls.append((path, self.lane, begin, end, thread_time() - computed))
+
+
+class Batch(NamedTuple):
+    """How a batch was made: from when to when, how long the thread waited for workers, how much it spent in calls.
+
+    ``is_sampled`` says whether the calls in the thread itself were looked at.
+    """
+
+    begin: float
+    end: float
+    waiting: float
+    calling: float
+    is_sampled: bool
+
+
+class Wait(NamedTuple):
+    """How a consumer got a batch: when it asked, when it got it, and whether it was the first of an epoch."""
+
+    begin: float
+    end: float
+    is_first: bool
+
+
+class Meter(Recorder):
+    """What is measured while batches are made: by the thread that makes them, and the one that takes them.
+
+    Parameters
+    ----------
+    is_exact
+        Whether to look at every sample, and at what is no call of a user's function too: the source, a shuffle.
+    """
+
+    def __init__(self, *, is_exact: bool = False) -> None:
+        super().__init__('prefetch', on=is_exact)
+        self.is_exact = is_exact
+        # Tuples, as they are made at each batch: ``Batch`` and ``Wait``.
+        self.batches: deque[tuple[Any, ...]] = deque(maxlen=REMEMBERED)
+        self.waits: deque[tuple[Any, ...]] = deque(maxlen=REMEMBERED)
+        self.calls_of: dict[str, deque[tuple[Any, ...]]] = {}
+        self.n_calls: Counter[str] = Counter()
+        self.n_batches = self.n_sampled = 0
+        self.waited_for: defaultdict[Any, float] = defaultdict(float)  # seconds, for each kind of workers
+        self._waiting = 0.0  # seconds that this batch has waited for workers
+        self._was_slow = True
+
+    def batch(self, items: Iterator[T]) -> T:
+        """The next item, measured."""
+        begin = perf_counter()
+        self.on = self.is_exact or self._was_slow or self.n_batches % ONE_IN == 0
+        self._waiting = self.spent = 0.0
+        item = next(items)
+        end = perf_counter()
+        self.batches.append((begin, end, self._waiting, self.spent, self.on))
+        self._was_slow = end - begin > FAST
+        self.n_batches += 1
+        self.n_sampled += self.on
+        if self.calls:
+            self.heed(self.calls)
+            self.calls.clear()
+        return item
+
+    def heed(self, calls: list[tuple[Any, ...]]) -> None:
+        """Take note of calls, made elsewhere perhaps."""
+        for call in calls:
+            path = call[0]
+            known = self.calls_of.get(path)
+            if known is None:
+                known = self.calls_of[path] = deque(maxlen=REMEMBERED)
+            known.append(call)
+            self.n_calls[path] += 1
+
+    def unpacked(self, measured: tuple[Any, list[tuple[Any, ...]]]) -> Any:
+        """What a worker has given back, after a note of the calls that come with it."""
+        result, calls = measured
+        self.heed(calls)
+        return result
+
+    def waited(self, workers: Any, seconds: float) -> None:
+        """Take note of a wait for workers."""
+        self.waited_for[workers] += seconds
+        self._waiting += seconds
+
+    def watched(self, pairs: Iterator[T], path: str) -> Iterator[T]:
+        """The pairs of a stage, with a note of what each takes beyond what has been taken note of within it."""
+        return _Watched(self, pairs, path)
+
+    def counted(self) -> float:
+        """The seconds of this batch that have been taken note of."""
+        return self.spent + self._waiting
+
+    def taken(self, begin: float, is_first: bool) -> None:
+        """A consumer that asked for a batch at this time, the first of an epoch perhaps, has got it."""
+        self.waits.append((begin, perf_counter(), is_first))
+
+
+class _Watched(Iterator[T]):
+    def __init__(self, meter: Meter, pairs: Iterator[T], path: str):
+        self._meter = meter
+        self._pairs = pairs
+        self._path = path
+
+    def __next__(self) -> T:
+        meter = self._meter
+        before, computed, begin = meter.counted(), thread_time(), perf_counter()
+        try:
+            return next(self._pairs)
+        finally:
+            end = perf_counter()
+            own = end - begin - (meter.counted() - before)
+            meter.spent += own
+            meter.calls.append((self._path, meter.lane, end - own, end, min(own, thread_time() - computed)))
+
+
+OFF = Recorder('', on=False)
