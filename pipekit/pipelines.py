@@ -437,9 +437,11 @@ def _open_each(steps: Sequence[Step], upstream: Upstream[Any], cursor: Cursor, c
     # A map, unlike a generator's loop, holds no value while its consumer works.
     if workers is not None and context.pools is not None:
         task = Task(parts, context.key, is_measured=context.meter is not None)
+        task.pause = context.pools.pause
         made = _worked(workers, task, located(pairs, cursor), context)
     else:
-        made = map(function_of_parts(parts, context.key, cursor, context.meter or OFF), pairs)
+        pause = None if context.pools is None else context.pools.pause
+        made = map(function_of_parts(parts, context.key, cursor, context.meter or OFF, pause), pairs)
     if any(part.skips for part in parts):
         failures = Failures() if context.failures is None else context.failures
         return filter(None, map(failures.settled, made))

@@ -32,6 +32,7 @@ class Part(NamedTuple):
         return any(isinstance(policy, Skip) for policy in self.on_error)
 
 
+Pause: TypeAlias = Callable[[float], object] | None
 Located: TypeAlias = tuple[Any, Cursor, Cursor]  # a value, its cursor, and the cursor before it
 
 
@@ -48,6 +49,7 @@ class Task:
         self._parts = parts
         self.is_measured = is_measured
         self.key = key
+        self.pause: Pause = None  # how to wait before a function is called again; stays in this process
         self._local = threading.local()  # a generator serves one thread
 
     def __call__(self, located: Located, begin: Callable[[], object] = int) -> Any:
@@ -56,7 +58,7 @@ class Task:
         local = self._local
         if not hasattr(local, 'function'):
             local.recorder = Recorder(_lane(), on=True) if self.is_measured else OFF
-            local.function = function_of_parts(self._parts, self.key, recorder=local.recorder)
+            local.function = function_of_parts(self._parts, self.key, recorder=local.recorder, pause=self.pause)
         result = local.function((value, cursor), before)
         if not self.is_measured:
             return result
@@ -177,7 +179,7 @@ class BatchTask:
 
 
 def function_of_parts(
-    parts: Sequence[Part], key: Key, start: Cursor = START, recorder: Recorder = OFF
+    parts: Sequence[Part], key: Key, start: Cursor = START, recorder: Recorder = OFF, pause: Pause = None
 ) -> Callable[..., Any]:
     """The parts as one function of a pair, for one thread: of an outcome, where a sample may be skipped or replaced.
 
@@ -190,11 +192,13 @@ def function_of_parts(
     (3.0, 1)
     """
     make: Any = function_of_outcomes if any(part.skips for part in parts) else function_of_pairs
-    function: Callable[..., Any] = make(parts, key, start, recorder)
+    function: Callable[..., Any] = make(parts, key, start, recorder, pause)
     return function
 
 
-def function_of_outcomes(parts: Sequence[Part], key: Key, start: Cursor, recorder: Recorder) -> Callable[..., Outcome]:
+def function_of_outcomes(
+    parts: Sequence[Part], key: Key, start: Cursor, recorder: Recorder, pause: Pause = None
+) -> Callable[..., Outcome]:
     """The parts as one function of a pair, for one thread, which says what it has skipped or replaced.
 
     Examples
@@ -218,7 +222,7 @@ def function_of_outcomes(parts: Sequence[Part], key: Key, start: Cursor, recorde
             sample, place = value, part.place.at(key)
             call = partial(recorder.call, place.path, function) if recorder.on else function
             try:
-                value, error, is_skipped = handled(part.on_error, partial(call, sample, cursor), sample)
+                value, error, is_skipped = handled(part.on_error, partial(call, sample, cursor), sample, pause)
             except BaseException as unhandled:
                 raise_noted(unhandled, place, sample, cursor, last if before is None else before)
             if error is not None:
@@ -233,7 +237,9 @@ def function_of_outcomes(parts: Sequence[Part], key: Key, start: Cursor, recorde
     return outcome
 
 
-def function_of_pairs(parts: Sequence[Part], key: Key, start: Cursor, recorder: Recorder) -> Callable[..., Pair[Any]]:
+def function_of_pairs(
+    parts: Sequence[Part], key: Key, start: Cursor, recorder: Recorder, pause: Pause = None
+) -> Callable[..., Pair[Any]]:
     """The parts as one function of a pair, for one thread.
 
     Examples
@@ -243,7 +249,7 @@ def function_of_pairs(parts: Sequence[Part], key: Key, start: Cursor, recorder: 
     """
     last = start
     first, *others = parts
-    steps = [(_with_cursor(part, Context(key, part.ordinal)), part, part.place.at(key).path) for part in parts]
+    steps = [(_with_cursor(part, Context(key, part.ordinal), pause), part, part.place.at(key).path) for part in parts]
 
     def any_kind(pair: Pair[Any], before: Cursor | None = None) -> Pair[Any]:
         nonlocal last
@@ -299,11 +305,11 @@ def located(pairs: Pairs[Any], start: Cursor) -> Iterator[Located]:
     return map(with_last, pairs)
 
 
-def _with_cursor(part: Part, context: Context) -> Callable[[Any, Cursor], Any]:
+def _with_cursor(part: Part, context: Context, pause: Pause = None) -> Callable[[Any, Cursor], Any]:
     function = part.function
     if part.on_error:
         call = _with_cursor(part._replace(on_error=()), context)
-        return lambda value, cursor: handled(part.on_error, partial(call, value, cursor), value)[0]
+        return lambda value, cursor: handled(part.on_error, partial(call, value, cursor), value, pause)[0]
     if part.seed is None:
         return lambda value, cursor: function(value)
     generators = context.generators(part.seed)

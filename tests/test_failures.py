@@ -2,6 +2,8 @@
 
 import json
 import logging
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -145,6 +147,21 @@ def test_each_wait_is_twice_as_long(monkeypatch):
     with pytest.raises(OSError):  # noqa: PT011
         list(pipeline([0], apply(fails, on_error=retry(4, backoff=0.5))))
     assert waits == [0.5, 1, 2, 4]
+
+
+@pytest.mark.parametrize('workers', [None, threads(1), processes(1)], ids=repr)
+def test_a_wait_before_another_try_ends_with_close(workers):
+    def fails(number):
+        raise OSError('busy')
+
+    batches = pipeline(range(9), apply(fails, workers=workers, on_error=retry(3, backoff=100)), prefetch())
+    with batches:
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 10
+    for thread in threading.enumerate():
+        if thread.name.startswith('pipekit'):
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_other_errors_pass_through():

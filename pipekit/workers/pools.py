@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoolExecutor
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -27,7 +28,7 @@ class Pools:
         self._own: dict[Threads, ThreadPoolExecutor] = {}
         self._own_processes: dict[Processes, ProcessPool] = {}
         self._pending: set[Future[Any]] = set()
-        self._cancelled = False
+        self._cancelled = threading.Event()
         self.works: WeakSet[Work] = WeakSet()  # what is done in threads, by which one knows a thread that is at it
 
     def map(self, workers: Workers, work: Work, values: Iterator[Any]) -> Iterator[Any]:
@@ -59,7 +60,7 @@ class Pools:
 
     def cancel(self) -> None:
         """Give up what has not begun: whoever waits for it is told so."""
-        self._cancelled = True
+        self._cancelled.set()
         for future in list(self._pending):
             future.cancel()
         for processes in list(self._own_processes.values()):
@@ -69,6 +70,11 @@ class Pools:
         """What each process is at: its id, what tells the item from others, and the words. In any thread."""
         for processes in list(self._own_processes.values()):
             yield from processes.doing()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless the work is given up meanwhile."""
+        if self._cancelled.wait(seconds):
+            raise CancelledError
 
     def close(self) -> None:
         """Let the threads end, without waiting for them, and end the processes. What was lent is left as it is."""
@@ -82,7 +88,7 @@ class Pools:
             from .process_pool import ProcessPool  # needs the extra `processes`
 
             self._own_processes[workers] = ProcessPool(workers, self._meter)
-            if self._cancelled:  # in the meantime
+            if self._cancelled.is_set():  # in the meantime
                 self._own_processes[workers].cancel()
         return self._own_processes[workers]
 
