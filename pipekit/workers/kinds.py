@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from importlib.util import find_spec
@@ -95,6 +96,8 @@ def processes(n: int, *, name: str | None = None, ahead: int | None = None, blas
     ------
     ModuleNotFoundError
         If the extra is not installed.
+    NotImplementedError
+        On Windows, where an executor of processes can be lent.
 
     Examples
     --------
@@ -110,6 +113,8 @@ def processes(n: int, *, name: str | None = None, ahead: int | None = None, blas
     _check_name(name)
     if blas_threads is not None:
         blas_threads = positive_int('blas_threads', blas_threads, 'a positive int or None')
+    if os.name != 'posix':
+        raise NotImplementedError('processes(n) needs Linux or macOS; lend an executor of processes instead')
     with needs('processes', 'processes(n)'):
         for module in ('cloudpickle', 'tblib'):
             if find_spec(module) is None:
