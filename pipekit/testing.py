@@ -22,9 +22,10 @@ from .cursors import START, Cursor, Pairs, cursor_of
 from .descriptions import Call, same
 from .display import code
 from .iterables import source_of
-from .pipelines import Pipeline
+from .pipelines import Each, Pipeline
 from .stages import take
 from .streams import Context, Source, Stream
+from .workers.kinds import Processes, Threads, Workers
 from .workers.pools import Pools
 
 LOOKS, BETWEEN_LOOKS = 10, 0.05  # times, seconds
@@ -104,13 +105,20 @@ def check_stage(
         _check_not_held(whole, limit, name)
     apart = _pairs(whole, limit, context=ONE_BY_ONE)
     _compare(pairs, apart, 10, f'fusion is invisible: {name}', 'when its parts are run one by one')
+    stages = whole.stages
     del whole, pairs, apart
     gc.collect()
     left = _open_things() - open_before
+    if any(_is_lent(step.workers) for part in stages for step in part.steps if isinstance(step, Each)):
+        left = set()  # what a lent executor opens is its own
     for _ in range(LOOKS if left else 0):  # what another thread has opened in passing goes by itself
         time.sleep(BETWEEN_LOOKS)
         left &= _open_things()
     _require(not left, 7, f'clean: {name} left {sorted(left)}')
+
+
+def _is_lent(workers: Workers | None) -> bool:
+    return workers is not None and not isinstance(workers, Threads | Processes)
 
 
 def _check_indifferent(whole: Stream[Any], pairs: list[Any], limit: int, name: str) -> None:

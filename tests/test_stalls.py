@@ -65,7 +65,7 @@ def warning_of(stuck, *parts):
     with told(stuck.go.set) as texts, pipeline(*parts, prefetch(buffer_size=9, stall_after=0.2)) as batches:
         assert stuck.entered.wait(SOON)
         list(batches)
-    (text,) = texts
+    text = texts[0]
     return text
 
 
@@ -109,7 +109,7 @@ def test_threads_that_do_the_same_are_shown_once():
     with told(go.set) as texts, pipeline(*parts) as batches:
         barrier.wait(SOON)
         assert list(batches) == list(range(8))
-    (text,) = texts
+    text = texts[0]
     assert text.count(' is in apply(stuck, workers=threads(8)), the 2nd of 2 stages') == 4
     assert '\nand 4 more are busy\n' in text
     assert text.count(' and 7 others:\n') == text.count('the stack of') == 1
@@ -140,7 +140,7 @@ def test_a_stall_in_processes_names_the_process(tmp_path, makes_batches):
             pid = file.read()
         list(batches)
         list(batches)
-    (text,) = texts
+    text = texts[0]
     assert text.endswith(f'the process {pid} is at stuck of 3 (cursor 4)')
 
 
