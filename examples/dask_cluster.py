@@ -33,7 +33,7 @@ def main() -> None:
     with make_batches() as batches:
         expected = list(batches)
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=':0') as cluster,
         Client(cluster) as client,
         make_batches(client.get_executor(pure=False)) as batches,
     ):

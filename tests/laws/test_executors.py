@@ -53,7 +53,7 @@ def of_loky():
 
 @pytest.fixture(scope='module')
 def of_dask():
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=':0') as cluster, Client(cluster) as client:
         yield client.get_executor(pure=False)
 
 
