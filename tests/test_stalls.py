@@ -65,8 +65,7 @@ def warning_of(stuck, *parts):
     with told(stuck.go.set) as texts, pipeline(*parts, prefetch(buffer_size=9, stall_after=0.2)) as batches:
         assert stuck.entered.wait(SOON)
         list(batches)
-    text = texts[0]
-    return text
+    return texts[0]
 
 
 def test_a_stall_in_the_calling_thread_names_the_stage_and_the_sample():
