@@ -255,3 +255,40 @@ def test_nothing_of_a_sample_is_kept_by_the_meter():
 
 def test_a_report_of_nothing():
     assert report_on(Meter(), pipeline(range(3)), 3).to_dict()['stages'] == []
+
+
+def test_the_verdict_is_logged_every_so_often(caplog):
+    with caplog.at_level('INFO', logger='pipekit'):
+        train(apply(abs), n=30, step=0.002, report_every=0.01)
+    texts = [record.getMessage() for record in caplog.records]
+    assert 2 <= len(texts) <= 30
+    assert all('training' in text or 'Too few batches' in text for text in texts)
+
+
+def test_headroom_hands_out_a_few_batches_again_and_again():
+    batches = pipeline(sample(range(100), seed=0), apply(sleeps(0.004)), combine_batches(2, list), prefetch(10))
+    with batches:
+        for _ in batches:
+            time.sleep(0.001)
+        state = batches.state_dict()
+        headroom = batches.headroom(50)
+        assert len(headroom) == 50
+        seen = list(headroom)
+        assert batches.state_dict() == state
+        expected = list(islice(batches, 4))
+    assert seen[:4] == expected
+    assert seen[4:8] == expected
+    assert 'if batches cost nothing' in repr(headroom)
+    assert 'times as fast' in headroom.verdict
+
+
+def test_headroom_of_passes_and_before_anything():
+    headroom = pipeline(range(3), combine_batches(2, list), prefetch()).headroom(3)
+    assert headroom.verdict == 'Loop over it first, training on each batch.'
+    assert list(headroom) == [[0, 1], [2], [0, 1]]
+
+
+@pytest.mark.parametrize(('option', 'value'), [('report_every', 0), ('report_every', 'x'), ('profile', 3)])
+def test_bad_options_are_told_at_once(option, value):
+    with pytest.raises((TypeError, ValueError), match=option):
+        prefetch(**{option: value})

@@ -5,7 +5,7 @@ from itertools import count, islice
 import numpy as np
 import pytest
 
-from pipekit import apply, combine_batches, pipeline, prefetch, sample, shuffle, threads, unpack
+from pipekit import apply, combine_batches, pipeline, prefetch, processes, sample, shuffle, threads, unpack
 from pipekit.cursors import START
 from pipekit.streams import Context
 from pipekit.testing import check_stage
@@ -212,3 +212,23 @@ def test_two_pipelines_may_borrow_the_same_executor_at_once():
 def test_bad_input_is_told_at_once(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ('make', 'error', 'message'),
+    [
+        (lambda: processes(-1), ValueError, 'n must be a positive int, got -1'),
+        (lambda: processes(2, ahead=1), ValueError, 'ahead must be at least n, .* got ahead=1 for 2 processes'),
+        (lambda: processes(2, blas_threads=0), ValueError, 'blas_threads must be a positive int or None, got 0'),
+        (lambda: processes(2, name=3), TypeError, 'name must be a string or None, got 3'),
+    ],
+)
+def test_bad_input_of_processes_is_told_at_once(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setattr('pipekit.workers.kinds.find_spec', lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r'needs cloudpickle: pip install "pipekit-batches\[processes\]"'):
+        processes(2)

@@ -1,63 +1,61 @@
 """The jobs. Each is a function that returns tables to fill; ``JOBS`` lists them by name.
 
-To add one, write a function that returns a list of ``Job`` and list it below; to add a library to those that run the
-tutorial's job, list it in ``peers.PEERS``.
+To add one, write a function that returns a list of ``Job`` and list it below; to add a library, or another way to use
+one, list it in ``peers.PEERS``.
 """
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import multiprocessing
-import os
-import subprocess
-import sys
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import islice
 from time import perf_counter, sleep
 from typing import Any
 
+import clocks
+import limits
 import numpy as np
-from measure import Job, Measure, Target
+from clocks import SECONDS, Unit
+from measure import FIGURE, Job, Measure, Target
 from peers import (
     LOOP,
-    OWN,
+    PEERS,
     PIPEKIT,
+    PIPEKIT_ONE_BY_ONE,
     PIPEKIT_PREFETCH,
-    PIPEKIT_TUTORIAL,
+    PIPEKIT_PROCESSES,
+    PIPEKIT_THREADS,
+    PROCESSES,
+    STAGES,
+    THREADS,
     Contender,
-    Digits,
-    Task,
-    installed,
+    Kind,
+    collates,
+    contenders,
 )
+from tasks import CHECKED, Ids, InMemory, Made, Task, same, spin
 
 import pipekit
 
-CHECKED = 6  # batches looked at before the clock starts; more than anyone makes ahead
-SECONDS = 0.25  # of taking batches, in each round
-PATIENCE = 3.0  # seconds that threads and processes are given to end
-PROCESSES = 3  # of which the fastest counts: whatever else runs on the machine only ever slows them
-SAMPLES = 50_000
 MEMORY_BATCHES = 20_000
 FAR = 10**12
+LATENCY, WORK, LITTLE_WORK = 5e-3, 2e-3, 20e-6  # seconds per sample
+BARE = f'{PROCESSES} bare processes, no hand-over'
+BARE_FRESH = f'{PROCESSES} bare processes, fresh memory for samples'
 
 
 def tutorial() -> list[Job]:
-    peers, skipped = installed()
+    peers, skipped = contenders('inline', 'ahead')
     goals = {30: 0.85, 256: 0.95}
     return [
         Job(
             f"the tutorial's job, batches of {batch_size}",
             'samples/s',
-            {
-                contender.name: partial(_throughput, contender, Task(Digits(), batch_size))
-                for contender in [*OWN, *peers]
-            },
+            _throughputs(peers, InMemory(batch_size), _samples(batch_size)),
             baseline=LOOP.name,
-            targets={PIPEKIT.name: Target(1.0), PIPEKIT_PREFETCH.name: Target(goal)},
+            targets=[Target(PIPEKIT.name, 1.0), Target(PIPEKIT_PREFETCH.name, goal)],
             more_is_better=True,
             notes=[
                 'Draw an index, load an image (1, 28, 28) and a label from memory, stack. Every batch of the first '
@@ -72,47 +70,185 @@ def tutorial() -> list[Job]:
 
 def overhead() -> list[Job]:
     ids = range(5000)
-    three = [pipekit.apply(_same)] * 3
+    three = [pipekit.apply(same)] * 3
     plain = pipekit.pipeline(pipekit.sample(ids, seed=0), *three)
-    apart = pipekit.pipeline(
-        pipekit.sample(ids, seed=0), pipekit.apply(_same), pipekit.keep(_is_any), pipekit.apply(_same)
-    )
-    random = pipekit.pipeline(
-        pipekit.sample(ids, seed=0), pipekit.apply(_same), pipekit.apply(_same), pipekit.apply(_same_at_random, seed=0)
-    )
+    apart = pipekit.pipeline(pipekit.sample(ids, seed=0), three[0], pipekit.keep(_is_any), three[0])
+    random = pipekit.pipeline(pipekit.sample(ids, seed=0), *three[:2], pipekit.apply(_same_at_random, seed=0))
+    task = Ids(batch_size=32)
+    peers, skipped = contenders('stages')
     return [
         Job(
             'sample and three trivial stages',
             'ns per sample',
             {
-                'hand-written loop, rng.integers': partial(_per_sample, _calls_of_drawn),
-                'pipekit, apply × 3': partial(_per_sample, lambda: iter(plain)),
-                'pipekit, apply, keep, apply': partial(_per_sample, lambda: iter(apart)),
-                'hand-written loop, a generator per sample': partial(_per_sample, _calls_with_generators),
-                'pipekit, apply × 2, apply with a seed': partial(_per_sample, lambda: iter(random)),
+                'hand-written loop, rng.integers': partial(clocks.per_sample, _calls_of_drawn),
+                'pipekit, apply × 3': partial(clocks.per_sample, lambda: iter(plain)),
+                'pipekit, apply, keep, apply': partial(clocks.per_sample, lambda: iter(apart)),
+                'hand-written loop, a generator per sample': partial(clocks.per_sample, _calls_with_generators),
+                'pipekit, apply × 2, apply with a seed': partial(clocks.per_sample, lambda: iter(random)),
             },
             baseline='hand-written loop, rng.integers',
-            targets={'pipekit, apply × 3': Target(450, of='figure')},
+            targets=[Target('pipekit, apply × 3', 450, of=FIGURE)],
             notes=['The functions return what they are given; their three calls are part of every figure.'],
+        ),
+        Job(
+            f'three trivial stages, in lists of {task.batch_size}',
+            'ns per sample',
+            _throughputs(peers, task, lambda rate: 1e9 / (rate * task.batch_size)),
+            baseline=STAGES.name,
+            notes=['The same gathered in lists, without a thread and with one that makes them ahead.', *skipped],
+        ),
+    ]
+
+
+def latency() -> list[Job]:
+    task = Made(batch_size=32, work=partial(sleep, LATENCY))
+    peers, skipped = contenders('threads')
+    return [
+        Job(
+            f'{LATENCY * 1e3:g} ms of latency, {THREADS} threads',
+            'of the ideal',
+            _throughputs(peers, task, lambda rate: rate * task.batch_size * LATENCY / THREADS, seconds=1.0),
+            targets=[Target(PIPEKIT_THREADS.name, 0.95, of=FIGURE)],
+            more_is_better=True,
+            notes=[
+                f'Every sample waits {LATENCY * 1e3:g} ms, as for a disk or a network; batches of {task.batch_size}. '
+                f'DataLoader has no threads and waits in {THREADS} processes.',
+                *skipped,
+            ],
+            digits=3,
+        )
+    ]
+
+
+def python() -> list[Job]:
+    task = Made(batch_size=32, work=_python(WORK))
+    little = Made(batch_size=32, work=_python(LITTLE_WORK))
+    peers, skipped = contenders('processes')
+    note = f'Pure Python that holds the interpreter, in batches of {task.batch_size} of little arrays.'
+    return [
+        Job(
+            f'{WORK * 1e3:g} ms of Python, {PROCESSES} processes',
+            'samples/s',
+            _beside_bare(peers, task, _samples(task.batch_size), seconds=2.0),
+            baseline=BARE,
+            targets=[Target(PIPEKIT_PROCESSES.name, 0.95)],
+            more_is_better=True,
+            notes=[f'{note} The bare processes do the same work, each for itself.', *skipped],
+        ),
+        Job(
+            f'{LITTLE_WORK * 1e6:g} µs of Python, {PROCESSES} processes',
+            'samples/s',
+            {
+                **_throughputs([PIPEKIT, PIPEKIT_PREFETCH], little, _samples(little.batch_size), seconds=0.5),
+                **_beside_bare(peers, little, _samples(little.batch_size), seconds=0.5),
+            },
+            baseline=PIPEKIT.name,
+            targets=[Target(contender.name, 1.0) for contender in (PIPEKIT_PROCESSES, PIPEKIT_ONE_BY_ONE)],
+            more_is_better=True,
+            notes=[f'{note} The first two run it where they are.', *skipped],
+        ),
+    ]
+
+
+def volumes() -> list[Job]:
+    peers, skipped = contenders('processes')
+    tasks = {'8 MiB': Made(2, shape=(128, 128, 128)), '0.5 MiB': Made(32, shape=(128, 1024))}
+    others = {4.5: ['DataLoader, 2 workers', 'grain, 2 processes'], 2: ['SPDL, 2 subprocesses, segment pools']}
+    return [
+        Job(
+            f'samples of {size} from {PROCESSES} processes',
+            'GB/s',
+            {
+                BARE_FRESH: partial(_bare_fresh, task),
+                **_beside_bare(peers, task, _gigabytes(task), seconds=0.5),
+            },
+            baseline=BARE,
+            targets=[
+                Target(PIPEKIT_PROCESSES.name, 0.85),
+                *(Target(PIPEKIT_PROCESSES.name, goal, of=name) for goal, names in others.items() for name in names),
+            ],
+            more_is_better=True,
+            notes=[
+                f'Samples of `numpy.full`, in batches of {task.batch_size}. The bare processes make and stack the same '
+                'batches into memory used before, and the samples, too; those with fresh memory for samples leave it '
+                'to malloc, as libraries do. A process that is forked inherits how malloc is set by then. DataLoader '
+                'and torchdata.nodes make tensors, which travel through shared memory.',
+                *skipped,
+            ],
+            digits=2,
+        )
+        for size, task in tasks.items()
+    ]
+
+
+def stacking() -> list[Job]:
+    task = InMemory(256, (3, 224, 224), np.uint8, n=256)
+    images = [image.copy() for image in task.images]
+    used = task.images.copy()
+    unit = _gigabytes(task)
+    ways: dict[str, Callable[[], Any]] = {
+        'memcpy': lambda: np.copyto(used, task.images),
+        'numpy.stack': lambda: np.stack(images),
+        'numpy.stack into used memory': lambda: np.stack(images, out=used),
+        'pipekit, combine_to_arrays': lambda: pipekit.combine_to_arrays(images),
+        **{name: partial(collate, images) for name, collate in collates().items()},
+    }
+    assert all(np.array_equal(way(), task.images) for name, way in ways.items() if name != 'memcpy')
+    return [
+        Job(
+            'stacking 256 images (3, 224, 224) of uint8',
+            'GB/s',
+            {
+                **{name: partial(clocks.calls, way, unit) for name, way in ways.items()},
+                **_throughputs([PIPEKIT, PIPEKIT_PREFETCH], task, unit),
+            },
+            baseline='memcpy',
+            targets=[Target(PIPEKIT.name, 0.75)],
+            more_is_better=True,
+            notes=['From memory to memory; the last batch is kept until the next one is there.'],
+            digits=2,
+        )
+    ]
+
+
+def gather() -> list[Job]:
+    task = InMemory(256, (3, 32, 32), np.uint8, n=50_000)
+    unit = _gigabytes(task)
+    peers, skipped = contenders('memory')
+    return [
+        Job(
+            'random batches of 256 from memory',
+            'GB/s',
+            {'memcpy': lambda: unit(limits.copied(task, SECONDS)), **_throughputs(peers, task, unit)},
+            baseline='memcpy',
+            targets=[Target('pipekit, arrays', 0.58), Target('pipekit, arrays, prefetch', 0.45)],
+            more_is_better=True,
+            notes=[
+                'Images drawn from an array (50000, 3, 32, 32) of uint8, and their labels. memcpy copies as many '
+                'images that lie one after another.',
+                *skipped,
+            ],
+            digits=2,
         )
     ]
 
 
 def importing() -> list[Job]:
-    modules = ['numpy', 'pipekit', 'streamable', 'grain', 'torchdata.nodes', 'dpipe.batch_iter', 'torch']
+    modules = ['numpy', 'pipekit', *dict.fromkeys(str(peer.module) for peer in PEERS)]
     present = [module for module in modules if importlib.util.find_spec(module.partition('.')[0])]
     for module in present:
-        _import_time(module)  # writes the bytecode
+        clocks.import_once(module)  # writes the bytecode
     return [
         Job(
             'import',
             'ms',
-            {module: partial(_fastest_import, module) for module in present},
+            {module: partial(clocks.importing, module) for module in present},
             baseline='numpy',
-            targets={'pipekit': Target(1.4)},
+            targets=[Target('pipekit', 1.4)],
             notes=[
                 'Each in fresh processes, whose own start is not counted, with the bytecode on disk; the fastest of '
-                f'{PROCESSES} in each round.',
+                f'{clocks.STARTS} in each round.',
                 *(f'{module}: skipped, not installed' for module in modules if module not in present),
             ],
             digits=1,
@@ -121,33 +257,49 @@ def importing() -> list[Job]:
 
 
 def start() -> list[Job]:
+    note = 'From writing the pipeline down to the first batch of 30 in hand, not for the first time in a session.'
+    loky = "loky's own start"
+    of_processes = _times('the first batch, with 2 processes', clocks.first_batch, Made(30), 'processes', note)
     return [
-        _job_of_contenders(
-            'the first batch',
-            _first_batch,
-            {PIPEKIT_PREFETCH.name: Target(3, of='figure'), PIPEKIT_TUTORIAL.name: Target(3, of='figure')},
-            'From writing the pipeline down to the first batch of 30 in hand.',
-        )
+        _times(
+            'the first batch, with a thread',
+            clocks.first_batch,
+            InMemory(30),
+            'ahead',
+            note,
+            [Target(PIPEKIT_PREFETCH.name, 3, of=FIGURE)],
+        ),
+        replace(
+            of_processes,
+            contenders={loky: partial(limits.start_of_loky, PROCESSES), **of_processes.contenders},
+            baseline=loky,
+            targets=[Target(PIPEKIT_PROCESSES.name, 1.2)],
+            notes=[
+                *of_processes.notes,
+                f'{loky} is the time until each of its processes has run a function of numpy. DataLoader, '
+                'torchdata.nodes, SPDL and streamable start theirs as this version of Python does, which is by '
+                f'{multiprocessing.get_start_method()}.',
+            ],
+        ),
     ]
 
 
 def close() -> list[Job]:
+    note = (
+        'Until the threads and processes that were started are gone, with a garbage collection if closing alone does '
+        f'not end them. After {clocks.PATIENCE * 1000:,.0f} ms some are still there.'
+    )
     return [
-        _job_of_contenders(
-            'closing',
-            _closing,
-            {},
-            'Until the threads and processes that were started are gone, with a garbage collection if closing alone '
-            f'does not end them. After {PATIENCE * 1000:,.0f} ms some are still there.',
-        )
+        _times('closing, with a thread', clocks.closing, InMemory(30), 'ahead', note),
+        _times('closing, with 2 processes', clocks.closing, Made(30), 'processes', note),
     ]
 
 
 def resume() -> list[Job]:
-    digits = Digits()
-    stages = [pipekit.apply(digits.load), pipekit.combine_batches(30)]
-    draws = pipekit.pipeline(pipekit.sample(digits.ids, seed=0), *stages)
-    passes = pipekit.pipeline(pipekit.sample(digits.ids, replace=False, seed=0), *stages)
+    task = InMemory(30)
+    stages = [pipekit.apply(task.load), pipekit.combine_batches(task.batch_size)]
+    draws = pipekit.pipeline(pipekit.sample(task.ids, seed=0), *stages)
+    passes = pipekit.pipeline(pipekit.sample(task.ids, replace=False, seed=0), *stages)
     return [
         Job(
             'resuming',
@@ -159,22 +311,25 @@ def resume() -> list[Job]:
                 'sample(replace=False), at draw 10^12': partial(_resumed, passes, FAR),
             },
             baseline='sample, at draw 0',
-            targets={'sample, at draw 10^12': Target(1.25)},
+            targets=[Target('sample, at draw 10^12', 1.25)],
             notes=['From `resume(cursor)` to the first batch of 30; the mean of 100.'],
         )
     ]
 
 
 def memory() -> list[Job]:
-    contenders = [LOOP, PIPEKIT, PIPEKIT_PREFETCH]
-    task = Task(Digits(), 30)
+    entrants = [LOOP, PIPEKIT, PIPEKIT_PREFETCH, PIPEKIT_PROCESSES]
     return [
         Job(
             f'memory over {MEMORY_BATCHES:,} batches of 30',
             'KiB more',
-            {contender.name: partial(_growth, contender, task) for contender in contenders},
-            targets={contender.name: Target(1024, of='figure') for contender in contenders[1:]},
-            notes=['What the process holds after them, less what it held after the first 1,000.'],
+            {entrant.name: partial(clocks.growth, entrant, InMemory(30), 1000, MEMORY_BATCHES) for entrant in entrants},
+            targets=[Target(entrant.name, 1024, of=FIGURE) for entrant in (PIPEKIT, PIPEKIT_PREFETCH)],
+            notes=[
+                'What all processes hold after them, less what they held after the first 1,000. Each of the processes '
+                'that a pipeline starts keeps some memory for the next batches, which it shares with this one: it '
+                'counts for both.'
+            ],
         )
     ]
 
@@ -182,6 +337,11 @@ def memory() -> list[Job]:
 JOBS: Mapping[str, Callable[[], list[Job]]] = {
     'tutorial': tutorial,
     'overhead': overhead,
+    'latency': latency,
+    'python': python,
+    'volumes': volumes,
+    'stacking': stacking,
+    'gather': gather,
     'import': importing,
     'start': start,
     'close': close,
@@ -190,88 +350,60 @@ JOBS: Mapping[str, Callable[[], list[Job]]] = {
 }
 
 
-def _job_of_contenders(
-    title: str, measure: Callable[[Contender, Task], float], targets: Mapping[str, Target], note: str
+def _throughputs(entrants: Sequence[Contender], task: Task, unit: Unit, seconds: float = SECONDS) -> dict[str, Measure]:
+    return {entrant.name: partial(clocks.throughput, entrant, task, unit, seconds) for entrant in entrants}
+
+
+def _beside_bare(entrants: Sequence[Contender], task: Task, unit: Unit, seconds: float) -> dict[str, Measure]:
+    return {
+        BARE: lambda: unit(limits.in_bare_processes(task, PROCESSES, seconds, keeps_memory=True)),
+        **_throughputs(entrants, task, unit, seconds),
+    }
+
+
+def _bare_fresh(task: Task) -> float:
+    return _gigabytes(task)(limits.in_bare_processes(task, PROCESSES, 0.5, keeps_memory=False))
+
+
+def _samples(batch_size: int) -> Unit:
+    return lambda rate: rate * batch_size
+
+
+def _gigabytes(task: Task) -> Unit:
+    return lambda rate: rate * task.batch_size * task.bytes_per_sample / 1e9
+
+
+def _python(seconds: float) -> Callable[[], object]:
+    """So much pure Python as takes some seconds here and now: later, and on a busy machine, it takes longer."""
+    loops = 1000
+    fastest = min(_seconds(partial(spin, loops)) for _ in range(500))
+    return partial(spin, round(loops * seconds / fastest))
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    start = perf_counter()
+    function()
+    return perf_counter() - start
+
+
+def _times(
+    title: str,
+    measure: Callable[[Contender, Task], float],
+    task: Task,
+    kind: Kind,
+    note: str,
+    targets: Sequence[Target] = (),
 ) -> Job:
-    peers, skipped = installed()
-    task = Task(Digits(), 30)
-    threaded = [contender for contender in [*OWN, *peers] if contender.reads_ahead]
-    contenders: dict[str, Measure] = {contender.name: partial(measure, contender, task) for contender in threaded}
-    return Job(title, 'ms', contenders, targets=targets, notes=[note, *skipped], digits=2)
-
-
-def _throughput(contender: Contender, task: Task) -> float:
-    before = _running()
-    batches, close = contender.open(task)
-    for batch in islice(batches, CHECKED):
-        task.check(batch)
-    _taken_in(batches, SECONDS / 5)  # what was made ahead while the others were checked is not to be counted
-    samples_per_second = _taken_in(batches, SECONDS) * task.batch_size / SECONDS
-    close()
-    del batches, close
-    _wait_until_gone(before)
-    return samples_per_second
-
-
-def _taken_in(batches: Iterator[Any], seconds: float) -> float:
-    start = perf_counter()
-    for number, _ in enumerate(batches, 1):
-        passed = perf_counter() - start
-        if passed >= seconds:
-            return number * seconds / passed
-    raise AssertionError('the batches came to an end')
-
-
-def _first_batch(contender: Contender, task: Task) -> float:
-    before = _running()
-    start = perf_counter()
-    batches, close = contender.open(task)
-    batch = next(batches)
-    milliseconds = (perf_counter() - start) * 1e3
-    task.check(batch)
-    close()
-    del batches, close
-    _wait_until_gone(before)
-    return milliseconds
-
-
-def _closing(contender: Contender, task: Task) -> float:
-    before = _running()
-    batches, close = contender.open(task)
-    for batch in islice(batches, CHECKED):
-        task.check(batch)
-    start = perf_counter()
-    close()
-    del batches, close
-    _wait_until_gone(before)
-    return (perf_counter() - start) * 1e3
-
-
-def _running() -> int:
-    return threading.active_count() + len(multiprocessing.active_children())
-
-
-def _wait_until_gone(before: int) -> None:
-    if _running() > before:
-        gc.collect()
-    deadline = perf_counter() + PATIENCE
-    while _running() > before and perf_counter() < deadline:
-        sleep(0.0002)
-
-
-def _per_sample(make: Callable[[], Iterator[Any]]) -> float:
-    values = make()
-    deque(islice(values, 2000), maxlen=0)
-    start = perf_counter()
-    deque(islice(values, SAMPLES), maxlen=0)
-    return (perf_counter() - start) / SAMPLES * 1e9
+    entrants, skipped = contenders(kind)
+    measures: dict[str, Measure] = {entrant.name: partial(measure, entrant, task) for entrant in entrants}
+    return Job(title, 'ms', measures, targets=targets, notes=[note, *skipped], digits=2, warm_up=True)
 
 
 def _calls_of_drawn() -> Iterator[Any]:
     rng = np.random.default_rng(0)
     ids = range(5000)
     while True:
-        yield _same(_same(_same(ids[rng.integers(5000)])))
+        yield same(same(same(ids[rng.integers(5000)])))
 
 
 def _calls_with_generators() -> Iterator[Any]:
@@ -279,13 +411,9 @@ def _calls_with_generators() -> Iterator[Any]:
     ids = range(5000)
     number = 0
     while True:
-        value = _same(_same(ids[rng.integers(5000)]))
+        value = same(same(ids[rng.integers(5000)]))
         yield _same_at_random(value, rng=np.random.default_rng([0, number]))
         number += 1
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def _same_at_random(value: Any, rng: np.random.Generator) -> Any:
@@ -296,46 +424,9 @@ def _is_any(value: Any) -> bool:
     return True
 
 
-def _fastest_import(module: str) -> float:
-    return min(_import_time(module) for _ in range(PROCESSES))
-
-
-def _import_time(module: str) -> float:
-    code = f'from time import perf_counter; start = perf_counter(); import {module}; print(perf_counter() - start)'
-    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONDONTWRITEBYTECODE'}
-    done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f'import {module} failed in a fresh process: {done.stderr}')
-    return float(done.stdout) * 1e3
-
-
 def _resumed(pipeline: pipekit.Pipeline[Any], cursor: int) -> float:
     repetitions = 100
     start = perf_counter()
     for _ in range(repetitions):
         next(pipeline.resume(cursor))
     return (perf_counter() - start) / repetitions * 1e6
-
-
-def _growth(contender: Contender, task: Task) -> float:
-    batches, close = contender.open(task)
-    deque(islice(batches, 1000), maxlen=0)
-    gc.collect()
-    before = _resident()
-    deque(islice(batches, MEMORY_BATCHES), maxlen=0)
-    gc.collect()
-    grown = _resident() - before
-    close()
-    return grown / 1024
-
-
-def _resident() -> int:
-    """Bytes of memory that the process holds; elsewhere than on Linux, the most that it ever held."""
-    try:
-        with open('/proc/self/statm') as file:
-            return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-    except OSError:
-        import resource
-
-        most: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most * (1 if sys.platform == 'darwin' else 1024)

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import gc
+import signal
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
 
 Measure = Callable[[], float]
+
+FIGURE, BASELINE = 'its own figure', 'the baseline'
+PATIENCE = 60  # seconds after which a contender is taken to hang
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a contender should reach: ``of`` its own figure, or of its ratio to the baseline in the same round."""
+    """What a contender should reach.
 
+    Parameters
+    ----------
+    name
+        The contender.
+    limit
+        The least, where more is better, or the most.
+    of
+        What that limits: ``FIGURE``, or the ratio to ``BASELINE`` or to another contender in the same round.
+    """
+
+    name: str
     limit: float
-    of: Literal['ratio', 'figure'] = 'ratio'
+    of: str = BASELINE
 
 
 @dataclass(frozen=True)
@@ -34,23 +49,26 @@ class Job:
     baseline
         The contender that ratios refer to.
     targets
-        What contenders should reach.
+        What contenders should reach; those of contenders that there are not do not count.
     more_is_better
         Whether a larger figure is the better one.
     notes
         What a reader of the table should know; what was left out, and why.
     digits
         The decimals of a figure.
+    warm_up
+        Whether to leave a first round out, in which everything is done for the first time.
     """
 
     title: str
     unit: str
     contenders: Mapping[str, Measure]
     baseline: str | None = None
-    targets: Mapping[str, Target] = field(default_factory=dict)
+    targets: Sequence[Target] = ()
     more_is_better: bool = False
     notes: Sequence[str] = ()
     digits: int = 0
+    warm_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,19 @@ class Summary:
     def of(cls, figures: Sequence[float]) -> Summary:
         return cls(statistics.median(figures), min(figures), max(figures))
 
+    @classmethod
+    def of_ratio(cls, figures: Sequence[float], others: Sequence[float]) -> Summary:
+        return cls.of([own / other for own, other in zip(figures, others, strict=True)])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What there is of a target's limit, and whether that is enough."""
+
+    target: Target
+    reached: Summary
+    is_met: bool
+
 
 @dataclass(frozen=True)
 class Row:
@@ -73,43 +104,66 @@ class Row:
     name: str
     figure: Summary
     ratio: Summary | None
-    target: Target | None
-    is_met: bool | None
+    verdicts: Sequence[Verdict] = ()
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a job's contenders reached."""
+    """What a job's contenders reached, and how those failed that did."""
 
     job: Job
     rows: Sequence[Row]
+    failures: Mapping[str, str] = field(default_factory=dict)
 
 
 def run(job: Job, rounds: int) -> Result:
     """Measure every contender in every round, beginning with another one each time.
 
-    Ratios are taken within a round, because the speed of the machine drifts from one to the next.
+    Ratios are taken within a round, because the speed of the machine drifts from one to the next. A contender that
+    fails or hangs is left out from then on.
     """
     names = list(job.contenders)
     figures: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
+    failures: dict[str, str] = {}
+    for number in range(-job.warm_up, rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
+            if name in failures:
+                continue
             gc.collect()
-            figures[name].append(job.contenders[name]())
-    return Result(job, [_row(job, name, figures) for name in names])
+            try:
+                with _time_limit():
+                    figure = job.contenders[name]()
+            except Exception as error:
+                failures[name] = f'{type(error).__name__}: {error}'
+                del figures[name]
+            else:
+                figures[name] += [figure] if number >= 0 else []
+    return Result(job, [_row(job, name, figures) for name in figures], failures)
 
 
 def _row(job: Job, name: str, figures: Mapping[str, Sequence[float]]) -> Row:
-    figure = Summary.of(figures[name])
-    ratio = None
-    if job.baseline is not None:
-        pairs = zip(figures[name], figures[job.baseline], strict=True)
-        ratio = Summary.of([own / baseline for own, baseline in pairs])
-    target = job.targets.get(name)
-    if target is None:
-        return Row(name, figure, ratio, None, None)
-    summary = figure if target.of == 'figure' else ratio
-    assert summary is not None
-    is_met = summary.median >= target.limit if job.more_is_better else summary.median <= target.limit
-    return Row(name, figure, ratio, target, is_met)
+    own = figures[name]
+    ratio = Summary.of_ratio(own, figures[job.baseline]) if job.baseline in figures else None
+    verdicts = []
+    for target in job.targets:
+        other = job.baseline if target.of == BASELINE else target.of
+        if target.name == name and (other == FIGURE or other in figures):
+            reached = Summary.of(own) if other == FIGURE else Summary.of_ratio(own, figures[other])
+            is_met = reached.median >= target.limit if job.more_is_better else reached.median <= target.limit
+            verdicts.append(Verdict(target, reached, is_met))
+    return Row(name, Summary.of(own), ratio, verdicts)
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    def give_up(*_: object) -> None:
+        raise TimeoutError(f'no figure within {PATIENCE} s')
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(PATIENCE)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

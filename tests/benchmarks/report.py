@@ -11,9 +11,13 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from measure import Job, Result, Row, Summary, Target
+from measure import BASELINE, FIGURE, Job, Result, Row, Summary, Verdict
+from pictures import name_of
 
-PACKAGES = ['numpy', 'toolz', 'more-itertools', 'torch', 'torchdata', 'grain', 'streamable', 'deep_pipe']
+PACKAGES = [
+    *('numpy', 'toolz', 'more-itertools', 'cloudpickle', 'loky'),
+    *('torch', 'torchdata', 'grain', 'spdl', 'streamable', 'deep_pipe'),
+]
 OURS = 'pipekit'
 TIE = 1.25  # the machine moves by this much, so a smaller lead is none
 WIDTH = 120
@@ -23,42 +27,53 @@ INTRODUCTION = """\
 
 Written by `tests/benchmarks/speed.py`, which `tox -e bench` runs; `tox -e bench -- tutorial` runs one job alone.
 
-Every job takes all its contenders in turn, {rounds} rounds of them. A figure is the median of the rounds, with the \
-lowest and the highest in parentheses. Ratios are taken between figures of the same round. The machine is shared and \
-its speed moves: take differences below 25% as ties, and compare within a table only.
+Every job takes all its contenders in turn, {rounds} rounds of them, and looks at the values of their first batches. A \
+figure is the median of the rounds, with the lowest and the highest in parentheses, which are the ends of the dark \
+lines in the pictures. Ratios are taken between figures of the same round. The machine is shared and its speed moves: \
+take differences below 25% as ties, and compare within a table only.
 """
 
 
 def text_of(result: Result) -> str:
     """A job's table, aligned, and its notes."""
     job = result.job
-    table = [_head(job), *(_cells(row, job) for row in result.rows)]
+    table = [_head(job), *(_cells(row, result) for row in result.rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [f'{job.title} ({"more" if job.more_is_better else "less"} is better)']
     for name, *cells in table:
         padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         lines.append('  '.join(['', name.ljust(widths[0]), *padded]).rstrip())
-    notes = (textwrap.fill(note, WIDTH, initial_indent='  ', subsequent_indent='  ') for note in job.notes)
+    texts = [*job.notes, *_failures(result)]
+    notes = (textwrap.fill(text, WIDTH, initial_indent='  ', subsequent_indent='  ') for text in texts)
     return '\n'.join([*lines, *notes, ''])
 
 
-def page_of(results: Sequence[Result], rounds: int) -> str:
-    """The page of the documentation."""
-    return '\n'.join([INTRODUCTION.format(rounds=rounds), *_setting(), *_verdict(results), *_tables(results)])
+def page_of(results: Sequence[Result], rounds: int, load: float, folder: str) -> str:
+    """The page of the documentation: the load is that before the first job, the folder that of the pictures."""
+    parts = [INTRODUCTION.format(rounds=rounds), *_setting(load), *_verdict(results), *_tables(results, folder)]
+    return '\n'.join(parts)
 
 
 def verdict_of(results: Iterable[Result]) -> list[str]:
-    """A line for each target that is missed, or one that says that there is none."""
-    missed = [_missed(row, result.job) for result in results for row in result.rows if row.is_met is False]
-    return missed or ['every target is met']
+    """A line for each target that is missed and each contender that failed, or one that says that there is none."""
+    missed = [
+        f'missed: {result.job.title}, {row.name}: {verdict.reached.median:,.2f}, target {_bound(verdict, result.job)}'
+        for result in results
+        for row in result.rows
+        for verdict in row.verdicts
+        if not verdict.is_met
+    ]
+    failed = [f'{result.job.title}, {line}' for result in results for line in _failures(result)]
+    return [*(missed or ['every target is met']), *failed]
 
 
-def _setting() -> list[str]:
+def _setting(load: float) -> list[str]:
     return [
         '| | |',
         '| --- | --- |',
         f'| date | {datetime.now(UTC):%Y-%m-%d} |',
         f'| machine | {os.cpu_count()} cores, {_processor()}, {platform.system()} {platform.machine()} |',
+        f'| load by others, when it began | {load:.1f} |',
         f'| Python | {platform.python_implementation()} {platform.python_version()} |',
         f'| pipekit | {_version("pipekit-batches")}, revision {_revision()} |',
         *(f'| {package} | {_version(package)} |' for package in PACKAGES),
@@ -96,19 +111,24 @@ def _ahead(result: Result) -> Iterator[str]:
             yield f'{job.title}: {row.name}, {lead:.2f} times{"" if lead > TIE else ", a tie"}'
 
 
-def _tables(results: Iterable[Result]) -> Iterator[str]:
+def _tables(results: Iterable[Result], folder: str) -> Iterator[str]:
     for result in results:
         job = result.job
         head = _head(job)
         yield f'## {job.title[0].upper()}{job.title[1:]}\n'
-        for note in job.notes:
+        for note in [*job.notes, *_failures(result)]:
             yield f'{note}\n'
         yield f'{"More" if job.more_is_better else "Less"} is better.\n'
+        yield f'![{job.title}]({folder}/{name_of(job)})\n'
         yield f'| {" | ".join(head)} |'
         yield f'| --- |{" ---: |" * (len(head) - 1)}'
         for row in result.rows:
-            yield f'| {" | ".join(_cells(row, job))} |'
+            yield f'| {" | ".join(_cells(row, result))} |'
         yield ''
+
+
+def _failures(result: Result) -> list[str]:
+    return [f'{name} failed: {text.splitlines()[0]}' for name, text in result.failures.items()]
 
 
 def _head(job: Job) -> list[str]:
@@ -117,10 +137,23 @@ def _head(job: Job) -> list[str]:
     return ['', job.unit, *ratio, *target]
 
 
-def _cells(row: Row, job: Job) -> list[str]:
-    ratio = [_numbers(row.ratio, 2)] if row.ratio else []
-    target = [_target(row, job)] if job.targets else []
+def _cells(row: Row, result: Result) -> list[str]:
+    job = result.job
+    ratio = [_numbers(row.ratio, 2) if row.ratio else ''] if job.baseline else []
+    target = ['; '.join(_judgements(row, result))] if job.targets else []
     return [row.name, _numbers(row.figure, job.digits), *ratio, *target]
+
+
+def _judgements(row: Row, result: Result) -> Iterator[str]:
+    # What is to be a multiple of another contender is said beside that.
+    for other in result.rows:
+        for verdict in other.verdicts:
+            target, outcome = verdict.target, 'met' if verdict.is_met else 'missed'
+            sign = _sign(result.job)
+            if target.of == row.name:
+                yield f'{target.name} {sign} {target.limit:,g} of it: {outcome} ({verdict.reached.median:,.2f})'
+            elif other is row and target.of in (FIGURE, BASELINE):
+                yield f'{sign} {target.limit:,g}: {outcome}'
 
 
 def _numbers(summary: Summary, digits: int) -> str:
@@ -128,21 +161,14 @@ def _numbers(summary: Summary, digits: int) -> str:
     return f'{median} ({lowest} to {highest})'
 
 
-def _target(row: Row, job: Job) -> str:
-    if row.target is None:
-        return ''
-    return f'{_bound(row.target, job)}: {"met" if row.is_met else "missed"}'
+def _bound(verdict: Verdict, job: Job) -> str:
+    target = verdict.target
+    other = '' if target.of in (FIGURE, BASELINE) else f' × {target.of}'
+    return f'{_sign(job)} {target.limit:,g}{other}'
 
 
-def _missed(row: Row, job: Job) -> str:
-    assert row.target is not None
-    summary = row.figure if row.target.of == 'figure' else row.ratio
-    assert summary is not None
-    return f'missed: {job.title}, {row.name}: {summary.median:,.2f}, target {_bound(row.target, job)}'
-
-
-def _bound(target: Target, job: Job) -> str:
-    return f'{"≥" if job.more_is_better else "≤"} {target.limit:,g}'
+def _sign(job: Job) -> str:
+    return '≥' if job.more_is_better else '≤'
 
 
 def _processor() -> str:

@@ -10,18 +10,21 @@ import gc
 from pathlib import Path
 from time import perf_counter
 
+import psutil
 from jobs import JOBS
 from measure import run
+from pictures import draw
 from report import page_of, text_of, verdict_of
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'benchmarks.md'
+PICTURES = PAGE.parent / 'images'
 FEWEST_ROUNDS = 5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('jobs', nargs='*', metavar='job', help=f'{", ".join(JOBS)}; all of them by default')
-    parser.add_argument('--rounds', type=int, default=7, help='rounds per job, 7 by default')
+    parser.add_argument('--rounds', type=int, default=5, help='rounds per job, 5 by default')
     parser.add_argument('--no-write', action='store_true', help='leave docs/benchmarks.md as it is')
     options = parser.parse_args()
     unknown = [name for name in options.jobs if name not in JOBS]
@@ -30,7 +33,7 @@ def main() -> None:
     if options.rounds < 1:
         parser.error(f'rounds must be positive, got {options.rounds}')
 
-    start = perf_counter()
+    start, load = perf_counter(), psutil.getloadavg()[0]
     results = []
     for name in options.jobs or JOBS:
         jobs = JOBS[name]()
@@ -44,7 +47,11 @@ def main() -> None:
     if not options.jobs and not options.no_write:
         if options.rounds < FEWEST_ROUNDS:
             parser.exit(0, f'{PAGE.name} is not written from less than {FEWEST_ROUNDS} rounds\n')
-        PAGE.write_text(page_of(results, options.rounds), encoding='utf-8')
+        for picture in PICTURES.glob('benchmark-*.png'):
+            picture.unlink()
+        for result in results:
+            draw(result, PICTURES)
+        PAGE.write_text(page_of(results, options.rounds, load, PICTURES.name), encoding='utf-8')
 
 
 if __name__ == '__main__':
