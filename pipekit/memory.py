@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 import threading
 import weakref
 from bisect import bisect_right
@@ -248,6 +247,8 @@ def _new_file() -> int:
         descriptor = os.memfd_create('pipekit')
     else:
         in_memory = '/dev/shm'
+        import tempfile  # which takes a while to load, and is seldom needed
+
         with tempfile.TemporaryFile(dir=in_memory if os.path.isdir(in_memory) else None) as file:
             descriptor = os.dup(file.fileno())
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle, islice, pairwise
 from math import ceil
-from statistics import mean, median, quantiles
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
 
 from .descriptions import Description
 from .display import Table, code
@@ -242,6 +243,17 @@ def _report(meter: Meter, pipeline: Stream[Any], buffer_size: int) -> Report:
     return Report(stages, waiting, step, making, len(waits), bottleneck, verdict)
 
 
+def mean(amounts: Iterable[float]) -> float:
+    """Their mean.
+
+    Examples
+    --------
+    >>> mean([1, 2, 6])
+    3.0
+    """
+    return float(np.mean(list(amounts)))
+
+
 def seconds(amount: float) -> str:
     """A time with its unit.
 
@@ -271,11 +283,11 @@ def _times(part: Any, path: str, calls: list[Call], meter: Meter) -> StageTimes:
     taken = [call.end - call.begin for call in calls]
     is_inline = calls[-1].lane == meter.lane
     per_batch = meter.n_calls[path] / max(meter.n_sampled if is_inline else meter.n_batches, 1)
-    p95 = quantiles(taken, n=20)[-1] if len(taken) > 1 else taken[0]
+    median, p95 = map(float, np.percentile(taken, [50, 95]))
     computing = sum(call.computing for call in calls) / max(sum(taken), 1e-12)
     workers = None if is_inline else code(_workers_of(part))
     return StageTimes(
-        _name(part), path, workers, meter.n_calls[path], per_batch, median(taken), p95, mean(taken), min(computing, 1.0)
+        _name(part), path, workers, meter.n_calls[path], per_batch, median, p95, mean(taken), min(computing, 1.0)
     )
 
 
