@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable
 from concurrent import futures
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
@@ -15,9 +14,9 @@ import more_itertools
 from .cursors import Cursor
 from .display import code, structure
 
-OWN_FILES = str(Path(__file__).parent) + os.sep
+OWN_FILES = os.path.dirname(__file__) + os.sep
 # What runs the users' functions on our behalf.
-THROUGH = tuple(str(Path(str(module.__file__)).parent) + os.sep for module in (futures, more_itertools))
+THROUGH = tuple(os.path.dirname(str(module.__file__)) + os.sep for module in (futures, more_itertools))
 FULL_TRACEBACKS = 'PIPEKIT_FULL_TRACEBACKS'  # an environment variable
 STRAY_STOP = 'a function raised StopIteration, which would end the data silently'
 LONGEST = 160
