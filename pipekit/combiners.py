@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .arguments import fraction
 from .display import code, structure
-from .memory import WORTHWHILE, empty
+from .memory import empty, gains
 from .structures import fields_of, has_fields, with_fields
 
 A = TypeVar('A')
@@ -178,7 +178,7 @@ def _concatenated(arrays: list[Array], leaves: Leaves, path: Path) -> Array:
 
 def _room_for(arrays: list[Array]) -> Array | None:
     first = arrays[0]
-    if first.nbytes * len(arrays) < WORTHWHILE or set(map(DTYPE, arrays)) != {first.dtype}:
+    if not gains(first.nbytes * len(arrays)) or set(map(DTYPE, arrays)) != {first.dtype}:
         return None
     if not all(array.flags.c_contiguous for array in arrays):  # then the batch has another order in memory
         return None

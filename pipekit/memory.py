@@ -202,6 +202,17 @@ class Views:
         return [self._unseen.popleft() for _ in range(len(self._unseen))]
 
 
+def gains(size: int) -> bool:
+    """Whether there is memory that was used before, and so many bytes are enough to gain by it.
+
+    Examples
+    --------
+    >>> gains(1 << 30)
+    False
+    """
+    return _used.blocks is not None and size >= WORTHWHILE
+
+
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
     """An array in memory that was used before, if there is such memory, and the array is large enough to gain by it.
 
@@ -211,7 +222,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any] | No
     True
     """
     size = prod(shape) * dtype.itemsize
-    if _used.blocks is None or size < WORTHWHILE or dtype.hasobject:
+    if _used.blocks is None or not gains(size) or dtype.hasobject:
         return None
     try:
         return _used.blocks.new(size).view(dtype).reshape(shape)

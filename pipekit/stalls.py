@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing.connection
 import os
-import selectors
 import sys
 import threading
 import traceback
@@ -21,8 +19,9 @@ from .tasks import Task
 from .workers.pools import Pools
 
 MOST_BUSY = 4  # that are described one by one
-# What starts our threads, and what they wait in.
-WAITING = (*THROUGH, *(str(module.__file__) for module in (threading, selectors, multiprocessing.connection)))
+STANDARD = (('threading.py',), ('selectors.py',), ('multiprocessing', 'connection.py'))
+# What starts our threads, and what they wait in; which of these is loaded at all, a stack of theirs tells.
+WAITING = (*THROUGH, *(os.path.join(os.path.dirname(os.__file__), *path) for path in STANDARD))
 
 
 class Busy(NamedTuple):
