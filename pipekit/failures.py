@@ -14,7 +14,8 @@ from .cursors import Cursor, Pair
 from .descriptions import Description, described
 from .display import code
 from .errors import RemoteError, TooManyFailures
-from .places import Place, brief
+from .places import Place
+from .words import brief
 
 T = TypeVar('T')
 

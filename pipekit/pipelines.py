@@ -20,9 +20,10 @@ from .errors import NotResumable
 from .failures import Failures, OnError
 from .iterables import opened_once, source_of
 from .metering import OFF
-from .places import NOWHERE, Place, ordinal
+from .places import NOWHERE, Place
 from .streams import Context, In, In_contra, Out, Out_co, Stream, T, Upstream
 from .tasks import BatchTask, Chunk, Part, Task, function_of_parts, located
+from .words import ordinal
 from .workers.kinds import Processes, Workers
 
 OpenStage: TypeAlias = Callable[[Upstream[In], Cursor, Context], Pairs[Out]]

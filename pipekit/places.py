@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterable
-from concurrent import futures
-from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
-import more_itertools
-
 from .cursors import Cursor
-from .display import code, structure
+from .words import brief
 
-OWN_FILES = os.path.dirname(__file__) + os.sep
-# What runs the users' functions on our behalf.
-THROUGH = tuple(os.path.dirname(str(module.__file__)) + os.sep for module in (futures, more_itertools))
-FULL_TRACEBACKS = 'PIPEKIT_FULL_TRACEBACKS'  # an environment variable
 STRAY_STOP = 'a function raised StopIteration, which would end the data silently'
-LONGEST = 160
-MERE_SIZE = re.compile(r'<\w+ of \d+>')
-DESCRIBED_ARRAY = re.compile(r'<(\w+\[[\d, ]*\])>')
 
 
 class Note(str):
@@ -115,64 +101,3 @@ def is_noted(error: BaseException) -> bool:
     False
     """
     return any(isinstance(note, Note) for note in getattr(error, '__notes__', ()))
-
-
-def hide_own_frames(error: BaseException) -> None:
-    """Take out of an error's traceback what is in pipekit, and in what that calls on the way to the user's functions.
-
-    An environment variable keeps it all.
-
-    Examples
-    --------
-    >>> try:
-    ...     brief(1, 2)
-    ... except TypeError as error:
-    ...     hide_own_frames(error)
-    """
-    if os.environ.get(FULL_TRACEBACKS):
-        return
-    hidden: tuple[str, ...] = (OWN_FILES,)
-    shown = []
-    for part in _chain(error.__traceback__):
-        if part.tb_frame.f_code.co_filename.startswith(hidden):
-            hidden = (OWN_FILES, *THROUGH)
-        else:
-            hidden = (OWN_FILES,)
-            shown.append(part)
-    error.__traceback__ = None
-    for part in reversed(shown):
-        error.__traceback__ = TracebackType(error.__traceback__, part.tb_frame, part.tb_lasti, part.tb_lineno)
-
-
-def brief(value: object) -> str:
-    """A value, short enough for a line; arrays by their type and shape.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> brief((np.zeros((1, 28, 28), np.float32), 3))
-    '(float32[1, 28, 28], 3)'
-    """
-    text = code(value)
-    if MERE_SIZE.fullmatch(text):
-        text = structure(value)
-    text = DESCRIBED_ARRAY.sub(r'\1', text).replace('\n', ' ')
-    return text if len(text) <= LONGEST else f'{text[:LONGEST]}...'
-
-
-def ordinal(number: int) -> str:
-    """A number as the word for a place in an order.
-
-    Examples
-    --------
-    >>> ordinal(1), ordinal(2), ordinal(3), ordinal(11), ordinal(24)
-    ('1st', '2nd', '3rd', '11th', '24th')
-    """
-    ending = 'th' if number % 100 in (11, 12, 13) else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')
-    return f'{number}{ending}'
-
-
-def _chain(traceback: TracebackType | None) -> Iterable[TracebackType]:
-    while traceback is not None:
-        yield traceback
-        traceback = traceback.tb_next

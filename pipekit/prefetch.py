@@ -24,11 +24,11 @@ from .errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
 from .failures import Failure, Failures
 from .feed import END, END_OF_PASS, ERROR, Feed, is_batch, items_in_passes, items_one_after_another, running
 from .metering import Meter
-from .places import hide_own_frames
 from .reporting import Headroom, Report, report_on
 from .stalls import own_depth
 from .states import STATE_VERSION, as_lists, checked_counts, checked_failures
 from .streams import Context, Stream, explain
+from .tracebacks import hide_own_frames
 from .workers.pools import Pools
 
 T = TypeVar('T')

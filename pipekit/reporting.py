@@ -17,6 +17,7 @@ from .metering import Batch, Call, Meter, Wait
 from .pipelines import Each
 from .streams import Stream
 from .timeline import plot
+from .words import seconds
 from .workers.kinds import Processes, Threads, Workers
 
 if TYPE_CHECKING:
@@ -252,20 +253,6 @@ def mean(amounts: Iterable[float]) -> float:
     3.0
     """
     return float(np.mean(list(amounts)))
-
-
-def seconds(amount: float) -> str:
-    """A time with its unit.
-
-    Examples
-    --------
-    >>> seconds(0.0121), seconds(3.2e-6), seconds(2)
-    ('12.1 ms', '3.2 µs', '2 s')
-    """
-    unit, factor = next(
-        ((unit, factor) for unit, factor in (('s', 1), ('ms', 1e3)) if amount * factor >= 1), ('µs', 1e6)
-    )
-    return f'{amount * factor:.3g} {unit}'
 
 
 def _stages(meter: Meter, stream: Stream[Any], branches: tuple[Any, ...] = ()) -> Iterator[StageTimes]:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from .cursors import Cursor
 from .display import code
-from .places import FULL_TRACEBACKS, OWN_FILES, THROUGH, Place
+from .places import Place
 from .tasks import Task
+from .tracebacks import OWN_FILES, THROUGH, without_own
 from .workers.pools import Pools
 
 MOST_BUSY = 4  # that are described one by one
@@ -161,26 +162,13 @@ def _waits_for(stack: Sequence[FrameType]) -> str | None:
 def _shown(stacks: dict[int | None, list[FrameType]], is_known: bool) -> Iterator[str]:
     threads: dict[str, list[str]] = {}  # by their stack
     for ident, stack in stacks.items():
-        shown = _shown_frames(stack) or ([] if is_known else stack)  # what is ours is better than nothing
+        users = list(without_own(stack, lambda frame: frame, WAITING, from_own=False))
+        shown = users or ([] if is_known else stack)  # what is ours is better than nothing
         text = ''.join(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in shown).format())
         threads.setdefault(text.rstrip(), []).append(_name(ident))
     for text, (first, *others) in threads.items():
         if text:
             yield f'the stack of the thread {first}{f" and {len(others)} others" if others else ""}:\n{text}'
-
-
-def _shown_frames(stack: Sequence[FrameType]) -> list[FrameType]:
-    if os.environ.get(FULL_TRACEBACKS):
-        return list(stack)
-    hidden: tuple[str, ...] = (OWN_FILES, *WAITING)
-    shown = []
-    for frame in stack:
-        if frame.f_code.co_filename.startswith(hidden):
-            hidden = (OWN_FILES, *WAITING)
-        else:
-            hidden = (OWN_FILES,)
-            shown.append(frame)
-    return shown
 
 
 def _name(ident: int | None) -> str:

@@ -20,8 +20,9 @@ from .display import Table, code, structure
 from .errors import PipekitError
 from .failures import Failures
 from .metering import Meter
-from .places import Note, Place, add_note, hide_own_frames, is_noted
+from .places import Note, Place, add_note, is_noted
 from .randomness import Generators, Key
+from .tracebacks import hide_own_frames
 from .workers.pools import Pools
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from .cursors import START, Cursor, Pair, Pairs
 from .display import code
 from .failures import OnError, Outcome, Skip, Trial, handled
 from .metering import OFF, Recorder
-from .places import NOWHERE, Place, add_note, brief, raise_noted
+from .places import NOWHERE, Place, add_note, raise_noted
 from .randomness import Key
 from .streams import Context
+from .words import brief
 
 
 class Part(NamedTuple):

@@ -15,6 +15,8 @@ ROOMS = [
     'extras',
     'structures',
     'display',
+    'words',
+    'tracebacks',
     'progress',
     'cursors',
     'places',

@@ -27,7 +27,8 @@ from pipekit import (
     threads,
     unpack,
 )
-from pipekit.places import FULL_TRACEBACKS, brief
+from pipekit.tracebacks import FULL_TRACEBACKS
+from pipekit.words import brief
 
 
 class Broken(Exception):

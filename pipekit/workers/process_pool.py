@@ -21,6 +21,7 @@ from ..errors import WorkerCrashed
 from ..memory import Blocks, Bytes, NoRoom, Region
 from ..metering import Meter
 from ..progress import Progress
+from ..words import ordinal
 from .channels import Pickled, Place, picklable, pickled, placed, unpicklable_part
 from .kinds import Processes
 from .process_main import GRACE
@@ -262,7 +263,7 @@ class ProcessPool:
         self._failed_starts += not worker.started
         too_many = FAILED_STARTS * self._kind.n
         if self._failed_starts >= too_many:
-            text = f'a process of {code(self._kind)} {ended} as it started, for the {too_many}th time in a row'
+            text = f'a process of {code(self._kind)} {ended} as it started, for the {ordinal(too_many)} time in a row'
             raise WorkerCrashed(text, exit_code)
         return self._start()
 
@@ -270,7 +271,7 @@ class ProcessPool:
         item.crashes = item.crashes + 1 if item.step == step else 1
         item.step = step
         if item.crashes == CRASHES:
-            text = f'a process of {code(self._kind)} {ended}, for the {CRASHES}rd time in a row'
+            text = f'a process of {code(self._kind)} {ended}, for the {ordinal(CRASHES)} time in a row'
             item.finish(error=WorkerCrashed(text, exit_code))
 
     def _how_it_ended(self, exit_code: int) -> str:
