@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ import numpy.typing as npt
 from .descriptions import Description
 from .display import code
 from .randomness import FreshSeed, fresh_seed
+
+N = TypeVar('N', int, float)
 
 
 def positive_int(name: str, value: object, expected: str = 'a positive int') -> int:
@@ -47,12 +50,7 @@ def fraction(name: str, value: Any) -> float:
     Traceback (most recent call last):
     ValueError: p must be a number from 0 to 1, got 1.5
     """
-    message = f'{name} must be a number from 0 to 1, got {code(value)}'
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(message)
-    if not 0 <= value <= 1:
-        raise ValueError(message)
-    return float(value)
+    return _number(name, value, 'a number from 0 to 1', lambda number: 0 <= number <= 1)
 
 
 def non_negative(name: str, value: Any) -> float:
@@ -63,12 +61,7 @@ def non_negative(name: str, value: Any) -> float:
     >>> non_negative('backoff', 1)
     1.0
     """
-    message = f'{name} must be a non-negative number, got {code(value)}'
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(message)
-    if not 0 <= value < float('inf'):
-        raise ValueError(message)
-    return float(value)
+    return _number(name, value, 'a non-negative number', lambda number: 0 <= number < inf)
 
 
 def positive(name: str, value: Any, expected: str = 'a positive number') -> float:
@@ -80,12 +73,21 @@ def positive(name: str, value: Any, expected: str = 'a positive number') -> floa
     Traceback (most recent call last):
     ValueError: stall_after must be a positive number, got 0
     """
-    message = f'{name} must be {expected}, got {code(value)}'
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(message)
-    if not 0 < value < float('inf'):
-        raise ValueError(message)
-    return float(value)
+    return _number(name, value, expected, lambda number: 0 < number < inf)
+
+
+def optional(check: Callable[[str, Any, str], N], name: str, value: Any, expected: str) -> N | None:
+    """Check for what a check is for, or ``None``.
+
+    Examples
+    --------
+    >>> optional(positive_int, 'ahead', None, 'a positive int') is None
+    True
+    >>> optional(positive_int, 'ahead', 0, 'a positive int')
+    Traceback (most recent call last):
+    ValueError: ahead must be a positive int or None, got 0
+    """
+    return None if value is None else check(name, value, f'{expected} or None')
 
 
 def exceptions_of(owner: str, exceptions: tuple[Any, ...]) -> tuple[type[Exception], ...]:
@@ -186,3 +188,12 @@ def _at_least(least: int, name: str, value: Any, expected: str) -> int:
     if number < least:
         raise ValueError(message)
     return number
+
+
+def _number(name: str, value: Any, expected: str, is_right: Callable[[Any], bool]) -> float:
+    message = f'{name} must be {expected}, got {code(value)}'
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(message)
+    if not is_right(value):
+        raise ValueError(message)
+    return float(value)

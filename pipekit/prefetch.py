@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar
 from warnings import warn
 
-from .arguments import boolean, positive, positive_int
+from .arguments import boolean, optional, positive, positive_int
 from .cursors import START, Cursor, cursor_of, parts_of
 from .descriptions import Description, described
 from .display import Table, call_code
@@ -77,7 +77,7 @@ def prefetch(
         The largest number of batches made ahead.
     profile
         Whether ``report()`` is to be exact: to time every sample at every stage. By default, where batches are made
-        fast, it looks at one in sixteen of them, and at calls of your functions only.
+        fast, it looks at one in 128 of them, and at calls of your functions only.
     report_every
         The number of seconds after which the verdict of ``report()`` is logged, again and again, by the logger
         ``pipekit`` at the level ``INFO``.
@@ -93,14 +93,13 @@ def prefetch(
     ...     list(batches), list(batches)
     (['aa', 'ba', 'bc'], ['ac', 'ba', 'ab'])
     """
-    if batches_per_epoch is not None:
-        batches_per_epoch = positive_int('batches_per_epoch', batches_per_epoch, 'a positive int or None')
-    buffer_size, profile = positive_int('buffer_size', buffer_size), boolean('profile', profile)
-    if stall_after is not None:
-        stall_after = positive('stall_after', stall_after, 'a positive number or None')
-    if report_every is not None:
-        report_every = positive('report_every', report_every, 'a positive number or None')
-    return Prefetch(batches_per_epoch, buffer_size, profile, report_every, stall_after)
+    return Prefetch(
+        optional(positive_int, 'batches_per_epoch', batches_per_epoch, 'a positive int'),
+        positive_int('buffer_size', buffer_size),
+        boolean('profile', profile),
+        optional(positive, 'report_every', report_every, 'a positive number'),
+        optional(positive, 'stall_after', stall_after, 'a positive number'),
+    )
 
 
 class BatchIterator(Generic[T]):

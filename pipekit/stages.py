@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from more_itertools import chunked
 
-from .arguments import boolean, function, natural_number, positive_int, seed_or_fresh
+from .arguments import boolean, function, natural_number, optional, positive_int, seed_or_fresh
 from .cursors import START, Cursor, Pair, Pairs, counted, index_of, numbered, parts_of
 from .descriptions import described
 from .display import code, structure
@@ -248,8 +248,7 @@ def repeat(times: int | None = None) -> Passing:
     >>> list(repeat(2)('ab'))
     ['a', 'b', 'a', 'b']
     """
-    if times is not None:
-        times = positive_int('times', times, 'a positive int or None')
+    times = optional(positive_int, 'times', times, 'a positive int')
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
         number, before = parts_of(cursor, [int, None], stage)

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from importlib.util import find_spec
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from ..arguments import positive_int
+from ..arguments import optional, positive_int
 from ..descriptions import Description, described
 from ..display import code
 from ..extras import needs
@@ -48,12 +48,8 @@ def threads(n: int, *, name: str | None = None, ahead: int | None = None) -> Thr
     ...     list(letters)
     ['A', 'B', 'C']
     """
-    n = positive_int('n', n)
-    ahead = 2 * n if ahead is None else positive_int('ahead', ahead, 'a positive int or None')
-    if ahead < n:
-        raise ValueError(f'ahead must be at least n, to keep the threads busy, got ahead={ahead} for {n} threads')
-    _check_name(name)
-    return Threads(n, ahead)
+    n, ahead = _checked('threads', n, name, ahead)
+    return Threads(n, 2 * n if ahead is None else ahead)
 
 
 class Processes(Description):
@@ -106,15 +102,10 @@ def processes(n: int, *, name: str | None = None, ahead: int | None = None, blas
     ...     list(squares)
     [1, 4, 9]
     """
-    n = positive_int('n', n)
-    ahead = None if ahead is None else positive_int('ahead', ahead, 'a positive int or None')
-    if ahead is not None and ahead < n:
-        raise ValueError(f'ahead must be at least n, to keep the processes busy, got ahead={ahead} for {n} processes')
-    _check_name(name)
-    if blas_threads is not None:
-        blas_threads = positive_int('blas_threads', blas_threads, 'a positive int or None')
+    n, ahead = _checked('processes', n, name, ahead)
+    blas_threads = optional(positive_int, 'blas_threads', blas_threads, 'a positive int')
     if os.name != 'posix':
-        raise NotImplementedError('processes(n) needs Linux or macOS; lend an executor of processes instead')
+        raise NotImplementedError('processes(n) needs a POSIX system; lend an executor of processes instead')
     with needs('processes', 'processes(n)'):
         for module in ('cloudpickle', 'tblib'):
             if find_spec(module) is None:
@@ -158,6 +149,11 @@ def checked_workers(workers: Any) -> Workers | None:
     raise TypeError(f'workers must be {kinds}, got {code(workers)}')
 
 
-def _check_name(name: Any) -> None:
+def _checked(things: str, n: Any, name: Any, ahead: Any) -> tuple[int, int | None]:
+    n = positive_int('n', n)
+    ahead = optional(positive_int, 'ahead', ahead, 'a positive int')
+    if ahead is not None and ahead < n:
+        raise ValueError(f'ahead must be at least n, to keep the {things} busy, got ahead={ahead} for {n} {things}')
     if name is not None and not isinstance(name, str):
         raise TypeError(f'name must be a string or None, got {code(name)}')
+    return n, ahead
