@@ -44,14 +44,6 @@ class RemoteError(PipekitError):
         The text of its traceback.
     """
 
-    @classmethod
-    def of(cls, error: BaseException) -> RemoteError:
-        """What can be said of an error."""
-        import traceback  # here, because it takes a while to load
-
-        text = ''.join(traceback.format_exception(error))
-        return cls(type(error).__qualname__, list(map(repr, error.args)), text)
-
     def __init__(self, type_name: str, arguments: list[str], traceback: str):
         super().__init__(type_name, arguments, traceback)
         self.type_name = type_name

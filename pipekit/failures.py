@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,8 +12,9 @@ from .arguments import exceptions_of, function, natural_number, non_negative, po
 from .cursors import Cursor, Pair
 from .descriptions import Description, described
 from .display import code
-from .errors import RemoteError, TooManyFailures
+from .errors import TooManyFailures
 from .places import Place
+from .sending import sendable_error
 from .words import brief
 
 T = TypeVar('T')
@@ -369,11 +369,7 @@ def _sendable(exception: Exception | None) -> Exception | None:
     if exception is None:
         return None
     try:
-        from .workers.process_main import sendable_error  # needs the extra `processes`, and there is no need without it
-    except ModuleNotFoundError:
-        try:
-            pickle.loads(pickle.dumps(exception))
-        except Exception:
-            return RemoteError.of(exception)
-        return exception
-    return cast('Exception', sendable_error(exception))
+        from .workers.pickling import dumps
+    except ModuleNotFoundError:  # the extra `processes` is not there, and what pickle takes is what counts
+        return cast('Exception', sendable_error(exception))
+    return cast('Exception', sendable_error(exception, dumps))

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as st_arrays
 from pipekit.descriptions import same
 from pipekit.memory import Blocks, NoRoom, Region, Views
 from pipekit.workers import channels
-from pipekit.workers.channels import OUT_OF_PIPE, Channel, pickled, placed, unpicklable_part
+from pipekit.workers.channels import Channel, placed
+from pipekit.workers.pickling import OUT_OF_PIPE, pickled, unpicklable_part
 
 PAGE = 4096
 PATIENCE = 60

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache, partial
@@ -16,10 +15,10 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
-from ..display import code
-from ..errors import RemoteError
 from ..memory import Blocks, Region, Views, use_again
-from .channels import Channel, Load, Pickled, Place, picklable, pickled, unpicklable_part
+from ..sending import sendable_error
+from .channels import Channel, Load
+from .pickling import Extent, Pickled, dumps, picklable, unpicklable_part
 
 GRACE = 1.0  # seconds that the function which is running has to end in, when nobody waits for it any more
 MARKS = 4096  # bytes at the beginning of a region, which say what the process is doing
@@ -120,11 +119,11 @@ def _serve(channel: Channel, messages: Iterable[bytes], constants: Views | None,
             content = _done(channel, work, load(), first, marks)
             kind = 'done'
         except BaseException as error:  # what is sent here cannot be made here
-            kind, current, content = 'unmade', None, channel.pickled(([], sendable_error(error)))
+            kind, current, content = 'unmade', None, channel.pickled(([], sendable_error(error, dumps)))
         channel.send_pickled((kind, time.perf_counter() - before, channel.no_room and str(channel.no_room)), content)
 
 
-def _function(body: bytes, places: list[Place], constants: Views | None) -> Any:
+def _function(body: bytes, places: list[Extent], constants: Views | None) -> Any:
     buffers = [constants.of(*place) for place in places] if constants is not None else []
     return pickle.loads(body, buffers=buffers)
 
@@ -135,7 +134,7 @@ def _done(channel: Channel, work: Any, items: list[Any], first: int, marks: Mark
     try:
         outcomes.extend(work(item, marks.begin_step) for item in marks.watched(items, first))
     except BaseException as error:
-        failure = sendable_error(error)
+        failure = sendable_error(error, dumps)
     try:
         return channel.pickled((outcomes, failure))
     except Exception as error:
@@ -143,21 +142,5 @@ def _done(channel: Channel, work: Any, items: list[Any], first: int, marks: Mark
         part = unpicklable_part(work.value_of(outcomes[sound]), 'sample')
         doing = work.doing(items[sound], 0)
         failure = TypeError(f'cannot send the result of {doing} back: {part}, which cannot be pickled: {error}')
-        failure.__cause__ = sendable_error(error)
+        failure.__cause__ = sendable_error(error, dumps)
         return channel.pickled((outcomes[:sound], failure))
-
-
-def sendable_error(error: BaseException) -> BaseException:
-    try:
-        body, _ = pickled(error, lambda array: None)
-        again = pickle.loads(body)
-        if (
-            type(again) is type(error)
-            and len(again.args) == len(error.args)
-            and vars(again).keys() == vars(error).keys()
-        ):
-            return error
-    except BaseException:  # whatever pickling it makes of it
-        pass
-    text = ''.join(traceback.format_exception(error))
-    return RemoteError(type(error).__qualname__, [code(argument) for argument in error.args], text)

@@ -22,8 +22,9 @@ from ..memory import Blocks, Bytes, NoRoom, Region
 from ..metering import Meter
 from ..progress import Progress
 from ..words import ordinal
-from .channels import Pickled, Place, picklable, pickled, placed, unpicklable_part
+from .channels import placed
 from .kinds import Processes
+from .pickling import Extent, Pickled, picklable, pickled, unpicklable_part
 from .process_main import GRACE
 from .work import Work
 from .worker_process import Item, Job, WorkerProcess
@@ -46,7 +47,7 @@ class ProcessPool:
         self._cancelled = False
         self._lock = threading.RLock()  # for these two: a signal handler or a finalizer may cancel anywhere
         self._functions: dict[Any, tuple[int, Pickled, Work]] = {}
-        self._constants: dict[tuple[int, int], tuple[Place, Bytes]] = {}  # what all see, by its address and size here
+        self._constants: dict[tuple[int, int], tuple[Extent, Bytes]] = {}  # what all see, by its address and size here
         self._warned: set[str] = set()
         self._times_out_of_memory = times_out_of_memory()
         self._no_room: NoRoom | None = None  # for what all see
@@ -124,7 +125,7 @@ class ProcessPool:
         number, function, _ = self._functions[work.identity]
         return Job(work, number, function, largest_group)
 
-    def _placed_once(self, array: Bytes) -> Place | None:
+    def _placed_once(self, array: Bytes) -> Extent | None:
         if self._blocks is None:
             return None
         address = array.ctypes.data, array.nbytes

@@ -17,7 +17,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ..memory import Blocks, Region, Views
-from .channels import Channel, Pickled
+from .channels import Channel
+from .pickling import Pickled
 from .process_main import Marks, main
 
 BOOT = """import pickle, sys
