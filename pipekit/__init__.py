@@ -16,10 +16,11 @@ from .errors import (
     TooManyFailures,
     WorkerCrashed,
 )
-from .failures import Failure, replace, retry, skip
+from .failures import Failure
 from .figures import show
 from .functions import apply_at, multiply, random_apply, sample_args, unpack_args, zip_apply
 from .pipelines import Pipeline, Stage
+from .policies import replace, retry, skip
 from .prefetch import BatchIterator, prefetch
 from .sources import load_by_random_id, mix, sample
 from .stages import apply, expiration_pool, flatten, keep, repeat, shard, shuffle, take, unpack

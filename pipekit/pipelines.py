@@ -17,10 +17,11 @@ from .cursors import START, Cursor, Pair, Pairs, index_of, numbered
 from .descriptions import Call, Description
 from .display import call_code, code
 from .errors import NotResumable
-from .failures import Failures, OnError
+from .failures import Failures
 from .iterables import opened_once, source_of
 from .metering import OFF
 from .places import NOWHERE, Place
+from .policies import OnError, may_skip
 from .streams import Context, In, In_contra, Out, Out_co, Stream, T, Upstream
 from .tasks import BatchTask, Chunk, Part, Task, function_of_parts, located
 from .words import ordinal
@@ -402,7 +403,8 @@ def _first_together(steps: list[Step], context: Context) -> tuple[OpenStage[Any,
     if not each:
         return partial(_open_step, steps[0]), steps[1:]
     workers = each[0].stage.workers
-    skips = any(part.skips for part in _parts(each, context))  # then what a batch is made of is not known beforehand
+    skips = context.forgives and any(may_skip(step.stage.on_error) for step in each)
+    # Where samples are skipped, what a batch is made of is not known beforehand.
     by_batch = isinstance(workers, Processes) and context.pools is not None and not skips
     if by_batch and others and isinstance(others[0].stage, Chunks):
         whole, rest = _neighbours(others[1:], context)

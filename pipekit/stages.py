@@ -13,11 +13,11 @@ from .arguments import boolean, function, natural_number, optional, positive_int
 from .cursors import START, Cursor, Pair, Pairs, counted, index_of, numbered, parts_of
 from .descriptions import described
 from .display import code, structure
-from .failures import OnErrors, checked_on_error
 from .functions import Unpacking, may_take_rng, takes_rng
 from .metering import OFF
 from .pipelines import Blind, Each, Passing, Stage
 from .places import raise_noted
+from .policies import OnErrors, checked_on_error
 from .randomness import Generators, random_order
 from .streams import Context, Upstream, passes
 from .workers.kinds import Workers, checked_workers

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 from .cursors import START, Cursor, Pair, Pairs
 from .display import code
-from .failures import OnError, Outcome, Skip, Trial, handled
+from .failures import Outcome, Trial
 from .metering import OFF, Recorder
 from .places import NOWHERE, Place, add_note, raise_noted
+from .policies import OnError, Skip, handled, may_skip
 from .randomness import Key
 from .streams import Context
 from .words import brief
@@ -30,7 +31,7 @@ class Part(NamedTuple):
     @property
     def skips(self) -> bool:
         """Whether samples may be skipped or replaced."""
-        return any(isinstance(policy, Skip) for policy in self.on_error)
+        return may_skip(self.on_error)
 
 
 Pause: TypeAlias = Callable[[float], object] | None
@@ -192,9 +193,11 @@ def function_of_parts(
     >>> function_of_parts([Part(float), Part(abs)], key=())((-3, 1))
     (3.0, 1)
     """
-    make: Any = function_of_outcomes if any(part.skips for part in parts) else function_of_pairs
-    function: Callable[..., Any] = make(parts, key, start, recorder, pause)
-    return function
+    if any(part.skips for part in parts):
+        return function_of_outcomes(parts, key, start, recorder, pause)
+    if any(part.seed is not None or part.on_error for part in parts):
+        return function_of_pairs(parts, key, start, recorder, pause)
+    return plain_function_of_pairs(parts, key, start, recorder)
 
 
 def function_of_outcomes(
@@ -248,11 +251,10 @@ def function_of_pairs(
     >>> function_of_pairs([Part(float), Part(abs)], (), START, OFF)((-3, 1))
     (3.0, 1)
     """
-    last = start
-    first, *others = parts
+    last, first = start, parts[0]
     steps = [(_with_cursor(part, Context(key, part.ordinal), pause), part, part.place.at(key).path) for part in parts]
 
-    def any_kind(pair: Pair[Any], before: Cursor | None = None) -> Pair[Any]:
+    def of_pair(pair: Pair[Any], before: Cursor | None = None) -> Pair[Any]:
         nonlocal last
         value, cursor = pair
         part = first
@@ -264,28 +266,42 @@ def function_of_pairs(
         last = cursor
         return value, cursor
 
-    if any(part.seed is not None or part.on_error for part in parts):
-        return any_kind
+    return of_pair
 
+
+def plain_function_of_pairs(
+    parts: Sequence[Part], key: Key, start: Cursor, recorder: Recorder
+) -> Callable[..., Pair[Any]]:
+    """The same, faster, of parts that neither are random nor handle errors.
+
+    Examples
+    --------
+    >>> plain_function_of_pairs([Part(float), Part(abs)], (), START, OFF)((-3, 1))
+    (3.0, 1)
+    """
+    last, first = start, parts[0]
     first_function = first.function
-    other_functions = [(part.function, part) for part in others]
+    others = [(part.function, part) for part in parts[1:]]
+    recorded = function_of_pairs(parts, key, start, recorder)
 
-    def plain(pair: Pair[Any], before: Cursor | None = None) -> Pair[Any]:
+    def of_pair(pair: Pair[Any], before: Cursor | None = None) -> Pair[Any]:
         nonlocal last
-        if recorder.on:
-            return any_kind(pair, before)
         value, cursor = pair
+        if recorder.on:
+            made = recorded(pair, last if before is None else before)
+            last = cursor
+            return made
         part = first
         try:
             value = first_function(value)
-            for function, part in other_functions:  # noqa: B007
+            for function, part in others:  # noqa: B007  # the note names the last part
                 value = function(value)
         except BaseException as error:
             raise_noted(error, part.place.at(key), value, cursor, last if before is None else before)
         last = cursor
         return value, cursor
 
-    return plain
+    return of_pair
 
 
 def located(pairs: Pairs[Any], start: Cursor) -> Iterator[Located]:

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count, islice, pairwise
 from typing import Any, TypeAlias
 
@@ -25,7 +25,7 @@ from .iterables import source_of
 from .pipelines import Each, Pipeline
 from .stages import take
 from .streams import Context, Source, Stream
-from .workers.kinds import Processes, Threads, Workers
+from .workers.kinds import Processes, Threads
 from .workers.pools import Pools
 
 LOOKS, BETWEEN_LOOKS = 10, 0.05  # times, seconds
@@ -93,32 +93,35 @@ def check_stage(
     pairs = _pairs(whole, limit)
     _compare(pairs, _pairs(whole, limit), 1, f're-iterable: {name}', 'when iterated again')
     _check_indifferent(whole, pairs, limit, name)
+    with _leaving_nothing(name, lends=_lends(whole)):
+        _check_resumable(whole, pairs, limit, name)
+        if fresh_process:
+            _check_resumable_elsewhere(whole, pairs, limit, name)
+        reads = _check_lazy(stream, stage, limit, reads_at_most, name)
+        _check_associative(stream, stage, pairs, limit, name)
+        _check_transparent(stream, stage, pairs, reads, name)
+        if callable(source):
+            _check_not_held(whole, limit, name)
+        _check_fusion(whole, pairs, limit, name)
+        del whole, pairs  # with what the values hold
+
+
+def _lends(whole: Stream[Any]) -> bool:
+    steps = [step for stage in whole.stages for step in stage.steps if isinstance(step, Each)]
+    return any(step.workers is not None and not isinstance(step.workers, Threads | Processes) for step in steps)
+
+
+@contextmanager
+def _leaving_nothing(name: str, *, lends: bool) -> Iterator[None]:
     gc.collect()
-    open_before = _open_things()
-    _check_resumable(whole, pairs, limit, name)
-    if fresh_process:
-        _check_resumable_elsewhere(whole, pairs, limit, name)
-    reads = _check_lazy(stream, stage, limit, reads_at_most, name)
-    _check_associative(stream, stage, pairs, limit, name)
-    _check_transparent(stream, stage, pairs, reads, name)
-    if callable(source):
-        _check_not_held(whole, limit, name)
-    apart = _pairs(whole, limit, context=ONE_BY_ONE)
-    _compare(pairs, apart, 10, f'fusion is invisible: {name}', 'when its parts are run one by one')
-    stages = whole.stages
-    del whole, pairs, apart
+    before = _open_things()
+    yield
     gc.collect()
-    left = _open_things() - open_before
-    if any(_is_lent(step.workers) for part in stages for step in part.steps if isinstance(step, Each)):
-        left = set()  # what a lent executor opens is its own
+    left = set() if lends else _open_things() - before  # what a lent executor opens is its own
     for _ in range(LOOKS if left else 0):  # what another thread has opened in passing goes by itself
         time.sleep(BETWEEN_LOOKS)
         left &= _open_things()
     _require(not left, 7, f'clean: {name} left {sorted(left)}')
-
-
-def _is_lent(workers: Workers | None) -> bool:
-    return workers is not None and not isinstance(workers, Threads | Processes)
 
 
 def _check_indifferent(whole: Stream[Any], pairs: list[Any], limit: int, name: str) -> None:
@@ -217,6 +220,11 @@ def _check_not_held(whole: Stream[Any], limit: int, name: str) -> None:
             alive.append((number, reference))
     text = f'not held: {name} kept value {alive[0][0] if alive else ""} after its consumer had let go of it'
     _require(not alive, 9, text)
+
+
+def _check_fusion(whole: Stream[Any], pairs: list[Any], limit: int, name: str) -> None:
+    apart = _pairs(whole, limit, context=ONE_BY_ONE)
+    _compare(pairs, apart, 10, f'fusion is invisible: {name}', 'when its parts are run one by one')
 
 
 def _until_error(stream: Stream[Any], limit: int) -> tuple[list[Any], Exception | None]:

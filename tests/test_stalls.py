@@ -1,32 +1,17 @@
 """What is said when a batch is long in coming. A function that is stuck is let through when the warning has come."""
 
 import os
-import signal
-import subprocess
-import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
-from textwrap import dedent
 
 import pytest
 
 from pipekit import Closed, apply, combine_batches, keep, pipeline, prefetch, processes, threads
 
 SOON = 20.0  # seconds; far more than anything here takes
-PREAMBLE = """
-import signal, sys, threading, time, warnings
-from pipekit import apply, pipeline, prefetch
-
-go = threading.Event()
-
-def stuck(value):
-    if value == 2:
-        go.wait()
-    return value
-"""
 
 
 class Stuck:
@@ -284,74 +269,3 @@ def test_stall_after_may_be_longer_than_a_lock_can_wait():
     with pipeline('ab', prefetch(stall_after=1e300)) as batches:
         assert list(batches) == ['a', 'b']
     assert repr(prefetch(stall_after=5)) == 'prefetch(stall_after=5)'
-
-
-@contextmanager
-def started(script):
-    command = [sys.executable, '-c', PREAMBLE + dedent(script)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.skipif(sys.platform == 'win32', reason='needs POSIX signals')
-def test_ctrl_c_in_a_stall_loses_no_batch():
-    with started("""
-        warnings.showwarning = lambda *_: print('stalls', flush=True)
-        with pipeline(range(5), apply(stuck), prefetch(stall_after=0.1)) as batches:
-            got = []
-            try:
-                for batch in batches:
-                    got.append(batch)
-            except KeyboardInterrupt:
-                go.set()
-            print(*got, *batches)
-    """) as process:
-        assert process.stdout.readline() == 'stalls\n'
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=SOON)
-    assert (process.returncode, out.splitlines()[-1], err) == (0, '0 1 2 3 4', '')
-
-
-@pytest.mark.skipif(sys.platform == 'win32', reason='needs POSIX signals')
-def test_a_storm_of_interrupts_between_the_looks_loses_no_batch():
-    with started("""
-        class Tick(Exception):
-            pass
-
-        def tick(*_):
-            global armed
-            if armed:
-                armed = False
-                raise Tick
-
-        def slow(value):
-            time.sleep(0.002)
-            return value
-
-        warnings.simplefilter('ignore')
-        armed, got, ticks = False, [], 0
-        batches = pipeline(range(10**9), apply(slow), prefetch(20, stall_after=0.001))
-        iter(batches)
-        signal.signal(signal.SIGALRM, tick)
-        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0011)
-        end = time.monotonic() + 2
-        while time.monotonic() < end:
-            try:
-                armed = True
-                for batch in batches:
-                    got.append(batch)
-                armed = False
-            except Tick:
-                ticks += 1
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        got.extend(batches)
-        batches.close()
-        lost = got[-1] + 1 - len(got)  # to an interrupt between the end of next() and the first line
-        print(ticks > 20, got == sorted(set(got)), lost <= ticks / 10, batches.state_dict()['delivered'] == got[-1] + 1)
-    """) as process:
-        out, err = process.communicate(timeout=SOON)
-    assert (process.returncode, out, err) == (0, 'True True True True\n', '')

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from multiprocessing.connection import wait
 from time import monotonic, perf_counter
 from typing import Any
@@ -23,11 +22,13 @@ from ..metering import Meter
 from ..progress import Progress
 from ..words import ordinal
 from .channels import placed
+from .endings import how_it_ended, times_out_of_memory
+from .jobs import Item, Job, suspected, taken
 from .kinds import Processes
 from .pickling import Extent, Pickled, picklable, pickled, unpicklable_part
 from .process_main import GRACE
 from .work import Work
-from .worker_process import Item, Job, WorkerProcess
+from .worker_process import WorkerProcess
 
 PATIENCE = GRACE + 0.5  # seconds after which a process that was told to end is killed
 LARGEST_GROUP = 512
@@ -65,7 +66,7 @@ class ProcessPool:
         try:
             while True:
                 while not ends and len(waiting) + job.group_size <= (ahead or 2 * n * job.group_size):
-                    items, end = _taken(values, job.group_size)
+                    items, end = taken(values, job.group_size)
                     ends += [] if end is None else [end]  # it comes after the results that are on their way
                     waiting.extend(items)
                     self._give(job, items)
@@ -238,7 +239,7 @@ class ProcessPool:
         with self._lock:
             self._workers.remove(worker)
         exit_code = worker.end(PATIENCE)
-        ended = self._how_it_ended(exit_code)
+        ended = how_it_ended(exit_code, self._times_out_of_memory)
         groups = [(job, [item for item in items if not item.done]) for job, items in worker.groups]
         try:
             successor = self._successor(worker, ended, exit_code)
@@ -249,7 +250,7 @@ class ProcessPool:
         doing = ''
         if worker.started and groups:
             job, items = groups.pop(0)  # it was at these
-            parts, suspect, step = _suspected(items, *worker.at())
+            parts, suspect, step = suspected(items, *worker.at())
             groups = [(job, part) for part in parts] + groups
             if suspect is not None:
                 doing = f' during {job.work.doing(suspect.value, step)}'
@@ -269,20 +270,9 @@ class ProcessPool:
         return self._start()
 
     def _count_crash(self, item: Item, step: int, ended: str, exit_code: int) -> None:
-        item.crashes = item.crashes + 1 if item.step == step else 1
-        item.step = step
-        if item.crashes == CRASHES:
+        if item.count_crash(step) == CRASHES:
             text = f'a process of {code(self._kind)} {ended}, for the {ordinal(CRASHES)} time in a row'
             item.finish(error=WorkerCrashed(text, exit_code))
-
-    def _how_it_ended(self, exit_code: int) -> str:
-        if exit_code >= 0:
-            return f'ended with the exit code {exit_code}'
-        with suppress(ValueError):
-            name = signal.Signals(-exit_code).name
-            of_memory = exit_code == -signal.SIGKILL and times_out_of_memory() > self._times_out_of_memory
-            return f'was killed by {name}' + (', as the system had run out of memory,' if of_memory else '')
-        return f'was killed by the signal {-exit_code}'
 
     def _region(self) -> Region | None:
         try:
@@ -306,36 +296,5 @@ class ProcessPool:
             warn(text, RuntimeWarning, stacklevel=2)
 
 
-def times_out_of_memory() -> int:
-    """How many times the system has ended a process because memory had run out, as far as it tells.
-
-    Examples
-    --------
-    >>> times_out_of_memory() >= 0
-    True
-    """
-    with suppress(OSError, ValueError), open('/proc/vmstat', encoding='ascii') as file:
-        return int(next((line.split()[1] for line in file if line.startswith('oom_kill ')), 0))
-    return 0
-
-
 def _of_any(work: Work, n: int) -> str:
     return f'{", ".join(map(code, work.functions))} of one of {n} items'
-
-
-def _suspected(items: list[Item], number: int, step: int) -> tuple[list[list[Item]], Item | None, int]:
-    # What to send again together, the item during which the process has died if that is known, and the step of it.
-    numbers = [item.number for item in items]
-    if step and number in numbers:
-        at = numbers.index(number)  # the others are to be done, whatever becomes of this one
-        return [items[:at], items[at : at + 1], items[at + 1 :]], items[at], step
-    return [[item] for item in items], items[0] if len(items) == 1 else None, 0
-
-
-def _taken(values: Iterator[Any], n: int) -> tuple[list[Item], BaseException | None]:
-    items: list[Item] = []
-    try:
-        items.extend(map(Item, islice(values, n)))
-    except BaseException as error:
-        return items, error
-    return items, None if len(items) == n else StopIteration()

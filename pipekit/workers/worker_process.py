@@ -18,6 +18,7 @@ from typing import Any
 
 from ..memory import Blocks, Region, Views
 from .channels import Channel
+from .jobs import Item, Job
 from .pickling import Pickled
 from .process_main import Marks, main
 
@@ -28,72 +29,9 @@ try:
 except EOFError:
     sys.exit()  # its parent is no more
 main(*arguments)"""
-SECONDS, BYTES = 0.01, 8 << 20  # items are grouped until a group takes so long, or is so large
 # What large arrays leave behind is for the next ones, not for the system: fresh memory is several times slower.
 KEEPS_MEMORY = {'MALLOC_MMAP_THRESHOLD_': str(32 << 20), 'MALLOC_TRIM_THRESHOLD_': str(256 << 20)}
 BLAS = ('BLIS', 'MKL', 'NUMBA', 'NUMEXPR', 'OMP', 'OPENBLAS', 'VECLIB_MAXIMUM')
-
-
-class Item:
-    """One value that a function is to be called with, and what came of it."""
-
-    __slots__ = ('crashes', 'done', 'error', 'number', 'outcome', 'step', 'value')
-
-    def __init__(self, value: Any):
-        self.value = value
-        self.number = 0  # among those that its process has been given
-        self.step = self.crashes = 0  # processes that died in a row at this step of it
-        self.outcome: Any = None
-        self.error: BaseException | None = None
-        self.done = False
-
-    def finish(self, outcome: Any = None, error: BaseException | None = None) -> None:
-        """Set what came of it."""
-        self.outcome, self.error, self.value, self.done = outcome, error, None, True
-
-    def take_error(self) -> BaseException:
-        """The error, to be raised: an error that is in reach of its own traceback stays in memory."""
-        error, self.error = self.error, None
-        assert error is not None
-        return error
-
-
-class Job:
-    """A function that processes call, and how many items of its are sent at a time.
-
-    Parameters
-    ----------
-    work
-        The function.
-    number
-        What the processes know it by.
-    function
-        The function as it is sent, once to each process.
-    largest_group
-        The most items to send at a time.
-
-    Examples
-    --------
-    A millisecond each: the groups grow until they take about ten.
-
-    >>> job = Job(None, 0, (b'', []), largest_group=100)
-    >>> for _ in range(5):
-    ...     job.learn(job.group_size, 0.001 * job.group_size, 0)
-    >>> job.group_size
-    10
-    """
-
-    def __init__(self, work: Any, number: int, function: Pickled, largest_group: int):
-        self.work = work
-        self.number = number
-        self.function = function
-        self.group_size = 1
-        self._largest_group = largest_group
-
-    def learn(self, items: int, seconds: float, n_bytes: int) -> None:
-        """Choose the size of the next groups from what a group has taken."""
-        fitting = min(SECONDS / max(seconds / items, 1e-9), BYTES / max(n_bytes / items, 1))
-        self.group_size = max(1, min(round(fitting), 2 * self.group_size, self._largest_group))
 
 
 class WorkerProcess:

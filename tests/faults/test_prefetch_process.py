@@ -14,7 +14,7 @@ SOON = 20.0  # seconds; far more than anything here takes
 PATIENCE = 2.0  # what closing waits for a function that runs
 
 PREAMBLE = """
-import os, signal, sys, threading, time
+import os, signal, sys, threading, time, warnings
 from pipekit import Closed, apply, pipeline, prefetch
 
 def threads():
@@ -209,7 +209,6 @@ def test_ctrl_c_reaches_the_main_thread_at_once_while_it_waits():
 def test_ctrl_c_prints_one_traceback():
     with started("""
         with pipeline(numbers, apply(stuck), prefetch(9)) as batches:
-            import warnings
             warnings.simplefilter('ignore')
             for batch in batches:
                 pass
@@ -250,12 +249,51 @@ def test_after_ctrl_c_the_batches_go_on():
 
 
 @needs_signals
-@pytest.mark.parametrize('buffer_size', [1, 3])
-def test_a_storm_of_interrupts_neither_hangs_nor_doubles_a_batch(buffer_size):
+def test_after_ctrl_c_in_a_stall_the_batches_go_on():
+    with started("""
+        let_through = threading.Event()
+
+        def slow(value):
+            if value == 2:
+                let_through.wait(10)
+            return value
+
+        warnings.simplefilter('always')
+        warnings.showwarning = lambda *_: print('stalls', flush=True)
+        with pipeline(range(5), apply(slow), prefetch(stall_after=0.1)) as batches:
+            got = []
+            try:
+                for batch in batches:
+                    got.append(batch)
+            except KeyboardInterrupt:
+                let_through.set()
+            print(*got, *batches)
+    """) as process:
+        assert process.stdout.readline() == 'stalls\n'
+        process.send_signal(signal.SIGINT)
+        code, out, err = finished(process)
+    assert (code, out.splitlines()[-1], err) == (0, '0 1 2 3 4', '')
+
+
+@needs_signals
+@pytest.mark.parametrize(
+    ('stages', 'interval', 'fewest', 'lost_at_most'),
+    [
+        ('prefetch(50, buffer_size=1)', 0.00031, 100, 1.0),
+        ('prefetch(50, buffer_size=3)', 0.00031, 100, 1.0),
+        ('apply(slow), prefetch(20, stall_after=0.001)', 0.0011, 20, 0.1),  # between two looks for a stall
+    ],
+)
+def test_a_storm_of_interrupts_neither_hangs_nor_doubles_a_batch(stages, interval, fewest, lost_at_most):
     code, out, err = run(f"""
         class Tick(Exception):
             pass
 
+        def slow(value):
+            time.sleep(0.002)
+            return value
+
+        warnings.simplefilter('ignore')  # of stalls
         ticks, armed = 0, False
 
         def tick(*_):
@@ -265,10 +303,10 @@ def test_a_storm_of_interrupts_neither_hangs_nor_doubles_a_batch(buffer_size):
                 raise Tick
 
         got = []
-        batches = pipeline(numbers, prefetch(50, buffer_size={buffer_size}))
+        batches = pipeline(numbers, {stages})
         iter(batches)  # not in the storm: an interrupt in Thread.start makes Python itself print
         signal.signal(signal.SIGALRM, tick)
-        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.00031)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, {interval})
         end = time.monotonic() + 2
         while time.monotonic() < end:
             try:
@@ -281,8 +319,9 @@ def test_a_storm_of_interrupts_neither_hangs_nor_doubles_a_batch(buffer_size):
         signal.setitimer(signal.ITIMER_REAL, 0)
         got.extend(batches)
         batches.close()
-        lost = got[-1] + 1 - len(got)
-        print(ticks > 100, got == sorted(set(got)), lost <= ticks, batches.state_dict()['delivered'] == got[-1] + 1)
+        delivered = batches.state_dict()['delivered']
+        lost = delivered - len(got)
+        print(ticks > {fewest}, got == sorted(set(got)), lost <= {lost_at_most} * ticks, delivered == got[-1] + 1)
     """)
     # A batch is lost to the loop if the interrupt comes between the end of next() and its own first line.
     assert (code, err) == (0, '')
@@ -336,7 +375,6 @@ def test_a_handler_may_take_batches_from_the_loop_that_it_interrupts():
 @needs_fork
 def test_a_forked_child_gets_an_error_and_may_open_the_batches_again():
     assert run("""
-        import warnings
         warnings.simplefilter('ignore')  # Python warns of forks with threads
         batches = pipeline(numbers, prefetch(3))
         epoch = iter(batches)
@@ -364,7 +402,6 @@ def test_a_forked_child_gets_an_error_and_may_open_the_batches_again():
 @needs_fork
 def test_a_child_forked_while_another_thread_waits_is_free():
     with started("""
-        import warnings
         warnings.simplefilter('ignore')
         let_through = threading.Event()
 
@@ -405,7 +442,6 @@ def test_a_child_forked_while_another_thread_waits_is_free():
 @needs_fork
 def test_a_child_that_does_nothing_with_the_batches_exits_in_silence():
     assert run("""
-        import warnings
         warnings.simplefilter('ignore')
         batches = pipeline(numbers, prefetch(3))
         next(iter(batches))

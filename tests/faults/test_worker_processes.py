@@ -585,29 +585,21 @@ def test_what_cannot_be_made_again_at_the_other_end_comes_after_what_is_before_i
 # Ended in the middle
 
 
-HANGING = """
-batches = pipeline(numbers, apply(stuck, workers=processes(2)), prefetch())
-"""
-
-
 def test_closing_does_not_wait_for_a_function_that_hangs(run):
     begin = time.monotonic()
-    assert run(
-        f"""
-        {HANGING}
+    assert run(f"""
+        batches = pipeline(numbers, apply(stuck, workers=processes(2)), prefetch())
         epoch = iter(batches)
         print(next(epoch), next(epoch))
         begin = time.monotonic()
         batches.close()
         print(time.monotonic() - begin < {AT_ONCE + SLACK}, left())
-    """.replace('        \nbatches', '\n        batches')
-    ) in [(0, f'{lines}True []\n', '') for lines in ('stuck\n0 1\n', '0 1\nstuck\n')]
+    """) in [(0, f'{lines}True []\n', '') for lines in ('stuck\n0 1\n', '0 1\nstuck\n')]
     assert time.monotonic() - begin < SOON / 2
 
 
 def test_a_function_may_finish_what_it_does_when_the_batches_are_closed(start):
-    with start(
-        """
+    with start("""
         def load(value):
             if value == 2:
                 print('begun', flush=True)
@@ -617,11 +609,10 @@ def test_a_function_may_finish_what_it_does_when_the_batches_are_closed(start):
 
         batches = pipeline(numbers, apply(load, workers=processes(1)), prefetch())
         iter(batches)
-        input_ = os.read(0, 1)
+        until(lambda: os.path.exists('go'))
         batches.close()
         print(left())
-    """.replace('input_ = os.read(0, 1)', "until(lambda: os.path.exists('go'))")
-    ) as process:
+    """) as process:
         assert process.stdout.readline() == 'begun\n'
         Path(f'/proc/{process.pid}/cwd/go').touch()
         assert finished(process) == (0, 'done\n[]\n', '')
