@@ -1,6 +1,7 @@
 """Training data from small pure functions: sampled, loaded, combined before the network asks."""
 
 from .arrays import arrays
+from .batch_iterator import BatchIterator
 from .batching import combine_batches
 from .combiners import combine_pad, combine_to_arrays, combine_to_tuples
 from .compat import make_infinite_batch_iter
@@ -21,7 +22,7 @@ from .figures import show
 from .functions import apply_at, multiply, random_apply, sample_args, unpack_args, zip_apply
 from .pipelines import Pipeline, Stage
 from .policies import replace, retry, skip
-from .prefetch import BatchIterator, prefetch
+from .prefetch import prefetch
 from .sources import load_by_random_id, mix, sample
 from .stages import apply, expiration_pool, flatten, keep, repeat, shard, shuffle, take, unpack
 from .workers.kinds import processes, threads

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .arguments import function, positive_int
+from .batch_iterator import BatchIterator
 from .batching import combine_batches
 from .combiners import combine_to_arrays
 from .composition import pipeline
-from .prefetch import BatchIterator, prefetch
+from .prefetch import prefetch
 
 
 def make_infinite_batch_iter(

@@ -6,11 +6,12 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
+from .batch_iterator import BatchIterator
 from .display import code, is_partial
 from .functions import SampleFunction
 from .iterables import source_of, takes_nothing
 from .pipelines import Foreign, Pipeline, Stage, SubPipeline
-from .prefetch import BatchIterator, Prefetch
+from .prefetch import Prefetch
 from .streams import Stream
 
 if TYPE_CHECKING:

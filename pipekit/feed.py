@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from itertools import islice, repeat, starmap
+from enum import Enum, auto
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 from warnings import warn
@@ -17,39 +17,47 @@ from .stalls import Stall, own_depth
 from .streams import Context, Stream, passes
 from .workers.pools import Pools
 
-# The thread hands over batches with their cursors. In place of a cursor may be one of these.
-END, END_OF_PASS, ERROR = (object() for _ in range(3))
-Item: TypeAlias = tuple[Any, Any]
+
+class Mark(Enum):
+    """What may come in place of a cursor, where a batch comes with its cursor."""
+
+    END = auto()
+    END_OF_PASS = auto()
+    ERROR = auto()
+
+
+Item: TypeAlias = tuple[Any, Any]  # a batch and its cursor, or a mark in place of that
 
 LOOKS = 10  # at who is busy, during a wait, until it is called a stall
 
 
 class Feed:
-    """The thread, and what it shares with the consumers."""
+    """The thread, and what it shares with the consumers: ``items``, in order, the first of which they take."""
 
     # Were it to refer to its owner, that would never be collected. Every wait here ends although Ctrl-C, a signal
     # handler or a finalizer came between any two lines.
+    #
+    # Who waits for the other side says so, and looks again before it waits: what the other side did before it could see
+    # that, it sees itself. A bell that rings for nothing wakes somebody who looks and waits again.
     def __init__(
         self,
         owner: object,
-        items: Iterator[Item],
+        made: Iterator[Item],
         pools: Pools,
         meter: Meter,
         buffer_size: int,
         stall_after: float | None,
     ):
         self.stopped = False
-        self.first: deque[Item] = deque()  # the item to hand over next, if it has been waited for
+        self.items: deque[Item] = deque()
         self._pools = pools
         self._meter = meter
-        self._items: SimpleQueue[Item] = SimpleQueue()
         self._stall_after = stall_after
-        patience = () if stall_after is None else (True, min(stall_after, threading.TIMEOUT_MAX) / LOOKS)
-        self._arriving = starmap(self._items.get, repeat(patience))
         self._buffer_size = buffer_size
-        self._full = False
+        self._is_awaited = self.is_full = False
+        self._arrival: SimpleQueue[None] = SimpleQueue()
         self._room: SimpleQueue[None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._fill, args=(items,), name='pipekit-prefetch', daemon=True)
+        self._thread = threading.Thread(target=self._fill, args=(made,), name='pipekit-prefetch', daemon=True)
         self._owner: weakref.ref[Any] | None = weakref.ref(owner, lambda _: self._forgotten())
 
     def start(self) -> None:
@@ -57,33 +65,36 @@ class Feed:
         running.add(self)
         self._thread.start()
 
-    def wait_for_first(self) -> None:
-        """Return when ``first`` has an item, or the thread has been stopped. Warns of a stall, once."""
-        stall, looks, arriving = None, 0, self._arriving
-        while not self.first and not self.stopped:
-            self.tell_of_room()  # again: when the last item was taken, Ctrl-C may have come before this
-            # From queue to queue in one call into C: Ctrl-C comes before or after it, and never loses an item.
+    def wait(self) -> None:
+        """Return when there is an item, or the thread has been stopped. Warns of a stall, once."""
+        patience = None if self._stall_after is None else min(self._stall_after, threading.TIMEOUT_MAX) / LOOKS
+        stall, looks = None, 0
+        while not self.items and not self.stopped:
+            self.tell_of_room()  # in any case: when the last item was taken, Ctrl-C may have come before this
+            self._is_awaited = True
+            if self.items or self.stopped:
+                break
             try:
-                self.first.extend(islice(arriving, 1))
+                self._arrival.get(timeout=patience)
             except Empty:
                 stall, looks = stall or Stall(self._thread, self._pools), looks + 1
                 if looks < LOOKS:
                     stall.look()
                     continue
-                arriving = starmap(self._items.get, repeat(()))
+                patience = None
                 assert self._stall_after is not None
                 warn(stall.report(self._stall_after), RuntimeWarning, stacklevel=own_depth())
 
     def tell_of_room(self) -> None:
-        """Wake the thread, if it waits for room."""
-        if self._full:
-            self._room.put(None)
+        """Wake the thread, which has said that it waits for room."""
+        self.is_full = False
+        self._room.put(None)
 
     def stop(self) -> None:
         """Have the thread end, and whoever waits for it return; does not wait itself."""
         self.stopped = True
         self._room.put(None)
-        self._items.put((None, END))
+        self._arrival.put(None)
         self._owner = None  # which led back here: what is in the buffer need not wait for the garbage collector
 
     def _forgotten(self) -> None:
@@ -100,28 +111,32 @@ class Feed:
             running.discard(self)  # so that the exit does not wait for it again
         return not self._thread.is_alive()
 
-    def _fill(self, items: Iterator[Item]) -> None:
-        # Room comes first: a batch is made when there is a place for it, and the thread holds none while it waits.
+    def _fill(self, made: Iterator[Item]) -> None:
         try:
-            while self._has_room():
-                self._items.put(self._meter.batch(items))
+            while not self.stopped:
+                # Room comes first: a batch is made when there is a place for it, and the thread holds none meanwhile.
+                if len(self.items) < self._buffer_size:
+                    self._hand_over(self._meter.batch(made))
+                else:
+                    self._wait_for_room()
         except StopIteration:
             pass
         except BaseException as error:
             if not self.stopped:  # else nobody takes it, and it leads back here
-                self._items.put(([error], ERROR))
+                self._hand_over(([error], Mark.ERROR))
         finally:
             self._pools.close()
 
-    def _has_room(self) -> bool:
-        while not self.stopped:
-            if self._items.qsize() + len(self.first) < self._buffer_size:
-                self._full = False
-                return True
-            if self._full:
-                self._room.get()
-            self._full = True  # and look again: a consumer that made room either has been seen, or sees this
-        return False
+    def _hand_over(self, item: Item) -> None:
+        self.items.append(item)
+        if self._is_awaited:
+            self._is_awaited = False
+            self._arrival.put(None)
+
+    def _wait_for_room(self) -> None:
+        self.is_full = True
+        if len(self.items) >= self._buffer_size and not self.stopped:
+            self._room.get()
 
 
 def items_one_after_another(stream: Stream[Any], cursor: Cursor, context: Context) -> Iterator[Item]:
@@ -134,7 +149,7 @@ def items_one_after_another(stream: Stream[Any], cursor: Cursor, context: Contex
     ['a', 'b', None]
     """
     yield from stream.open(cursor, context)
-    yield None, END
+    yield None, Mark.END
 
 
 def items_in_passes(stream: Stream[Any], cursor: Cursor, context: Context) -> Iterator[Item]:
@@ -149,8 +164,8 @@ def items_in_passes(stream: Stream[Any], cursor: Cursor, context: Context) -> It
     first, before = parts_of(cursor, [int, None], stream)
     for next_pass, pairs in enumerate(passes(stream.open, first, before, context), first + 1):
         yield from pairs
-        yield (next_pass, START), END_OF_PASS
-    yield None, END
+        yield (next_pass, START), Mark.END_OF_PASS
+    yield None, Mark.END
 
 
 def is_batch(item: Item) -> bool:
@@ -158,10 +173,10 @@ def is_batch(item: Item) -> bool:
 
     Examples
     --------
-    >>> is_batch(('a', 1)), is_batch((None, END))
+    >>> is_batch(('a', 1)), is_batch((None, Mark.END))
     (True, False)
     """
-    return item[1] is not END and item[1] is not END_OF_PASS
+    return type(item[1]) is not Mark
 
 
 running: weakref.WeakSet[Feed] = weakref.WeakSet()

@@ -66,6 +66,8 @@ class Stage(Description, Generic[In_contra, Out_co]):
     [2, 3, 4]
     """
 
+    skips = False  # whether it may skip or replace samples that its function fails on
+
     def __init__(
         self,
         open_on: OpenStage[In_contra, Out_co],
@@ -139,6 +141,7 @@ class Each(Stage[In_contra, Out_co]):
         self.function = function
         self.workers = workers
         self.on_error = on_error
+        self.skips = may_skip(on_error)
 
     def open_on(self, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Out_co]:
         return _open_each([Step(self, context.ordinal, context.place or NOWHERE)], upstream, cursor, context)
@@ -403,7 +406,7 @@ def _first_together(steps: list[Step], context: Context) -> tuple[OpenStage[Any,
     if not each:
         return partial(_open_step, steps[0]), steps[1:]
     workers = each[0].stage.workers
-    skips = context.forgives and any(may_skip(step.stage.on_error) for step in each)
+    skips = context.forgives and any(step.stage.skips for step in each)
     # Where samples are skipped, what a batch is made of is not known beforehand.
     by_batch = isinstance(workers, Processes) and context.pools is not None and not skips
     if by_batch and others and isinstance(others[0].stage, Chunks):

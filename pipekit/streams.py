@@ -105,6 +105,12 @@ class Stream(ABC, Generic[Out_co]):
     def stages(self) -> tuple[Any, ...]:
         """The stages that the source is fed through."""
 
+    @property
+    def skips(self) -> bool:
+        """Whether a stage may skip or replace samples."""
+        own = any(step.skips for stage in self.stages for step in stage.steps)
+        return own or any(part.skips for part in [self.source, *self.source._branches] if part is not self)
+
     @abstractmethod
     def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
         """The pairs, those after the source and each stage being shown to ``watch`` with the number of the part."""

@@ -43,7 +43,7 @@ def no_thread_is_left():
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(import_module('pipekit.prefetch'), 'PATIENCE', 0.05)
+    monkeypatch.setattr(import_module('pipekit.batch_iterator'), 'PATIENCE', 0.05)
 
 
 def threads():
