@@ -3,82 +3,87 @@
 from __future__ import annotations
 
 import mmap
-import os
 import threading
 import weakref
-from bisect import bisect_right
-from collections import Counter, defaultdict, deque
+from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from itertools import count
 from math import prod
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+T = TypeVar('T')
 Bytes = npt.NDArray[np.uint8]
 
-WORTHWHILE = 1 << 16  # bytes: what is smaller gains nothing by used memory
+WORTHWHILE = 1 << 20  # bytes: what is smaller gains nothing by memory of this process that was used before
 SPARE = 32 << 20  # bytes of free memory that are always kept for use again
-FADING = 256  # blocks after which a peak of use counts for about a third
+PATIENCE = 0.1  # seconds: in a fork, what another thread had locked stays locked
+FADING = 16  # blocks taken or let go of, after which a peak of use counts for about a third
 
 
 class NoRoom(MemoryError):
-    """A region is full, or the system has no memory for it."""
+    """There is no memory for a block."""
 
 
-class Region:
-    """Memory that processes share: an unnamed file in memory, gone with the last process that has it open.
+class Supply(Protocol):
+    """Where blocks come from."""
 
-    It is larger than the machine's memory, so that blocks of new sizes find a place, and takes of that what they need.
+    def reserve(self, size: int) -> int:
+        """Where a new piece of memory begins. Raises ``NoRoom``."""
+
+    def view(self, start: int, size: int) -> Bytes:
+        """An array of its own over a piece of memory: whatever views that array refers to it."""
+
+    def give_back(self, start: int, size: int) -> None:
+        """Return a piece to the system, with what it held."""
+
+
+class Heap:
+    """Memory of this process.
 
     Examples
     --------
-    >>> region = Region()
-    >>> region.memory[:3] = b'abc'
-    >>> Region(region.descriptor).memory[:3]
-    b'abc'
+    >>> heap = Heap()
+    >>> heap.view(heap.reserve(100), 3).shape
+    (3,)
     """
 
-    def __init__(self, descriptor: int | None = None, *, read_only: bool = False):
-        self.descriptor = _new_file() if descriptor is None else descriptor
-        try:
-            self.memory = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ if read_only else mmap.ACCESS_WRITE)
-        except BaseException:
-            if descriptor is None:
-                self.close_descriptor()
-            raise
-        self.size = min(len(self.memory), _memory())
-        if hasattr(mmap, 'MADV_DONTDUMP'):  # the core of a process that crashes would fill all of it
-            self.memory.madvise(mmap.MADV_DONTDUMP)
+    def __init__(self) -> None:
+        self._numbers = count()
+        self._pieces: dict[int, memoryview] = {}
 
-    def reserve(self, start: int, size: int) -> None:
-        """Have the system set memory aside: without it, writing where there is none left ends the process."""
-        if hasattr(os, 'posix_fallocate'):
-            try:
-                os.posix_fallocate(self.descriptor, start, size)
-            except OSError as error:
-                raise NoRoom(f'the system has no {size:,} bytes of shared memory: {error}') from error
+    def reserve(self, size: int) -> int:
+        """The number of a new piece."""
+        number = next(self._numbers)
+        self._pieces[number] = np.empty(size, np.uint8).data
+        return number
+
+    def view(self, start: int, size: int) -> Bytes:
+        """The first bytes of the piece of this number."""
+        return np.frombuffer(self._pieces[start], np.uint8, size)
 
     def give_back(self, start: int, size: int) -> None:
-        """Return memory to the system, with what it held."""
-        if hasattr(mmap, 'MADV_REMOVE'):
-            with suppress(OSError):  # the file is in a folder that keeps what it has
-                self.memory.madvise(mmap.MADV_REMOVE, start, size)
-
-    def close_descriptor(self) -> None:
-        """Close the file; the memory stays, for as long as somebody sees it."""
-        os.close(self.descriptor)
+        """Let go of the piece."""
+        del self._pieces[start]
 
 
 class Blocks:
-    """Hands out blocks of a region, used ones first: fresh memory is several times slower to write.
+    """Hands out blocks of memory, used ones first: fresh memory is several times slower to write.
 
     Memory is given back to the system when more is free than has been in use of late, and more than a little.
 
+    Parameters
+    ----------
+    supply
+        Where new blocks come from.
+    worthwhile
+        The size in bytes from which on ``empty`` takes a block.
+
     Examples
     --------
-    >>> blocks = Blocks(Region())
+    >>> blocks = Blocks()
     >>> block = blocks.new(1000)
     >>> block.shape, block.dtype, blocks.in_use
     ((1000,), dtype('uint8'), 4096)
@@ -88,118 +93,90 @@ class Blocks:
     False
     """
 
-    def __init__(self, region: Region, start: int = 0):
-        self._region = region
-        self._end = start
-        self._address = np.frombuffer(region.memory, np.uint8).ctypes.data
-        self._starts: list[int] = []
-        self._sizes: dict[int, int] = {}
-        self._holders: Counter[int] = Counter()
-        self._unseen: deque[int] = deque()
-        self._used: dict[int, list[int]] = {}  # free, and in the hands of the process; the size last used is the last
-        self._given_back: defaultdict[int, list[int]] = defaultdict(list)
-        self._peak = 0  # of the bytes in use, of late
+    def __init__(self, supply: Supply | None = None, worthwhile: int = WORTHWHILE):
+        self.worthwhile = worthwhile
         self.in_use = 0  # bytes
         self.spare = 0
+        self._supply = Heap() if supply is None else supply
+        self._lock = threading.Lock()
+        self._unseen: deque[int] = deque()
+        self._rooms: dict[int, int] = {}  # the sizes of the blocks in use
+        self._used: dict[int, list[int]] = {}  # free, by size; the size last used is the last
+        self._peak = 0  # of the bytes in use, of late
 
     def new(self, size: int) -> Bytes:
-        """A block of ``size`` bytes, free again when the array and what views it are gone and nobody holds it.
+        """A block of ``size`` bytes, free again when the array and all that views it are gone.
 
         Raises
         ------
         NoRoom
-            If the region is full, or the system out of memory.
+            If there is no memory.
         """
-        while self._unseen:
-            self.drop(self._unseen.popleft())
-        room = _rounded(size)
-        if self._used.get(room):
-            start = self._used[room].pop()
-            self.spare -= room
-        else:
-            start = self._reserved(room)
-        self._holders[start] = 1
-        self.in_use += room
-        self._peak = max(self.in_use, self._peak - self._peak // FADING)
-        block = np.frombuffer(self._region.memory, np.uint8, size, start)
-        when_unseen(block, self._unseen.append, start)
-        return block
-
-    def start_of(self, array: Bytes) -> tuple[int, int] | None:
-        """Where the block begins that an array of bytes lies in, and where the array does, if it lies in one."""
-        offset = array.ctypes.data - self._address
-        number = bisect_right(self._starts, offset) - 1
-        if number < 0 or offset >= self._end or not self._holders[self._starts[number]]:
-            return None
-        return self._starts[number], offset
-
-    def hold(self, start: int) -> None:
-        """Keep a block from being used again, once more."""
-        self._holders[start] += 1
+        room = rounded(size)
+        if not self._lock.acquire(timeout=PATIENCE):
+            raise NoRoom('the blocks are in use elsewhere')
+        try:
+            self._sort_out()
+            if self._used.get(room):
+                start = self._used[room].pop()
+                self.spare -= room
+            else:
+                start = self._reserved(room)
+            self._rooms[start] = room
+            self.in_use += room
+            self._note_peak()
+            block = self._supply.view(start, size)
+            when_unseen(block, _came_out_of_sight, weakref.ref(self), start)
+            return block
+        finally:
+            self._lock.release()
 
     def drop(self, start: int) -> None:
-        """Take one ``hold`` back."""
-        self._holders[start] -= 1
-        if self._holders[start]:
-            return
-        room = self._sizes[start]
+        """Take a block as free that nobody sees any more."""
+        with self._lock:
+            self._drop(start)
+
+    def _drop(self, start: int) -> None:
+        room = self._rooms.pop(start)
         free = self._used.pop(room, [])
         self._used[room] = free
         free.append(start)
         self.in_use -= room
         self.spare += room
+        self._note_peak()
         while self.in_use + self.spare > self._peak + max(SPARE, self._peak // 2):
-            room = next(size for size, starts in self._used.items() if starts)
-            start = self._used[room].pop(0)
-            self._region.give_back(start, room)
-            self._given_back[room].append(start)
-            self.spare -= room
+            self._give_back_one()
+
+    def _note_peak(self) -> None:
+        self._peak = max(self.in_use, self._peak - self._peak // FADING)
+
+    def _give_back_one(self) -> None:
+        room = next(size for size, starts in self._used.items() if starts)
+        self._supply.give_back(self._used[room].pop(0), room)
+        self.spare -= room
 
     def _reserved(self, room: int) -> int:
-        if self._given_back[room]:
-            start = self._given_back[room][-1]
-            self._region.reserve(start, room)
-            return self._given_back[room].pop()
-        start, size = self._end, self._region.size
-        left = min(size - self.in_use, len(self._region.memory) - start)
-        if room > left:
-            raise NoRoom(f'{room:,} bytes are needed, and {left:,} of {size:,} bytes of shared memory are left')
-        self._region.reserve(start, room)
-        self._end += room
-        self._starts.append(start)
-        self._sizes[start] = room
-        return start
+        while True:
+            try:
+                return self._supply.reserve(room)
+            except NoRoom:
+                if not self.spare:
+                    raise
+                self._give_back_one()
 
+    def _sort_out(self) -> None:
+        while self._unseen:
+            self._drop(self._unseen.popleft())
 
-class Views:
-    """What another process has written to a region, as arrays; and which blocks of it nobody sees any more.
-
-    Examples
-    --------
-    >>> region = Region()
-    >>> region.memory[4096:4099] = b'abc'
-    >>> views = Views(region)
-    >>> view = views.of(4096, 4097, 2)
-    >>> view.tobytes(), views.take_unseen()
-    (b'bc', [])
-    >>> del view
-    >>> views.take_unseen()
-    [4096]
-    """
-
-    def __init__(self, region: Region):
-        self._memory = region.memory
-        self._unseen: deque[int] = deque()
-
-    def of(self, block: int, start: int, size: int) -> Bytes:
-        """``size`` bytes from ``start`` on, in the block that begins at ``block``."""
-        view = np.frombuffer(self._memory, np.uint8, size, start)
-        when_unseen(view, self._unseen.append, block)
-        return view
-
-    def take_unseen(self) -> list[int]:
-        """The blocks that have come out of sight since the last call: one entry for each view."""
-        return [self._unseen.popleft() for _ in range(len(self._unseen))]
+    def came_out_of_sight(self, start: int) -> None:
+        """Take note, anywhere and in any thread, that nobody sees a block any more."""
+        self._unseen.append(start)
+        # In the middle of another call, that of this thread perhaps, it stays for the next one.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._sort_out()
+            finally:
+                self._lock.release()
 
 
 def gains(size: int) -> bool:
@@ -210,7 +187,8 @@ def gains(size: int) -> bool:
     >>> gains(1 << 30)
     False
     """
-    return _used.blocks is not None and size >= WORTHWHILE
+    blocks = _current.blocks
+    return blocks is not None and size >= blocks.worthwhile
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
@@ -222,61 +200,65 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any] | No
     True
     """
     size = prod(shape) * dtype.itemsize
-    if _used.blocks is None or not gains(size) or dtype.hasobject:
+    blocks = _current.blocks
+    if blocks is None or size < blocks.worthwhile or dtype.hasobject:
         return None
     try:
-        return _used.blocks.new(size).view(dtype).reshape(shape)
-    except NoRoom:
+        return blocks.new(size).view(dtype).reshape(shape)
+    except MemoryError:
         return None
+
+
+def reusing(blocks: Blocks, function: Callable[..., T]) -> Callable[..., T]:
+    """The function, with ``empty`` taking its arrays from blocks while it runs.
+
+    Examples
+    --------
+    >>> reusing(Blocks(), lambda: gains(1 << 30))()
+    True
+    """
+
+    def call(*args: Any) -> T:
+        before = _current.blocks
+        _current.blocks = blocks
+        try:
+            return function(*args)
+        finally:
+            _current.blocks = before
+
+    return call
 
 
 def use_again(blocks: Blocks | None) -> None:
     """Have ``empty`` take its arrays from these blocks, in this thread."""
-    _used.blocks = blocks
+    _current.blocks = blocks
 
 
-class _Used(threading.local):
-    blocks: Blocks | None = None
+def rounded(size: int) -> int:
+    """A size in pages, and at most an eighth larger: sizes that differ a little share their blocks.
 
-
-_used = _Used()
-
-
-def when_unseen(array: Bytes, function: Callable[[int], Any], start: int) -> None:
-    """Call a function, in whichever thread, when an array and all that views it are gone."""
-    weakref.finalize(array, function, start).atexit = False
-
-
-def _rounded(size: int) -> int:
-    # To pages, and at most an eighth more: sizes that differ a little share their blocks.
+    Examples
+    --------
+    >>> rounded(1), rounded(1_000_000)
+    (4096, 1048576)
+    """
     step = max(mmap.PAGESIZE, 1 << max(0, size.bit_length() - 4))
     return -(-max(size, 1) // step) * step
 
 
-def _new_file() -> int:
-    if hasattr(os, 'memfd_create'):
-        descriptor = os.memfd_create('pipekit')
-    else:
-        in_memory = '/dev/shm'
-        import tempfile  # which takes a while to load, and is seldom needed
-
-        with tempfile.TemporaryFile(dir=in_memory if os.path.isdir(in_memory) else None) as file:
-            descriptor = os.dup(file.fileno())
-    try:
-        os.ftruncate(descriptor, _largest())
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+class _Current(threading.local):
+    blocks: Blocks | None = None
 
 
-def _largest() -> int:
-    import resource
-
-    addresses = max(_memory(), min(16 * _memory(), 1 << 40))  # there is one region for each process, too
-    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    return addresses if limit == resource.RLIM_INFINITY else min(addresses, limit // mmap.PAGESIZE * mmap.PAGESIZE)
+_current = _Current()
 
 
-def _memory() -> int:
-    return os.sysconf('SC_PHYS_PAGES') * mmap.PAGESIZE
+def when_unseen(array: Bytes, function: Callable[..., Any], *args: Any) -> None:
+    """Call a function, in whichever thread, when an array and all that views it are gone."""
+    weakref.finalize(array, function, *args).atexit = False
+
+
+def _came_out_of_sight(blocks: weakref.ref[Blocks], start: int) -> None:
+    alive = blocks()
+    if alive is not None:
+        alive.came_out_of_sight(start)

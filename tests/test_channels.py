@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_arrays
 
 from pipekit.descriptions import same
-from pipekit.memory import Blocks, NoRoom, Region, Views
+from pipekit.memory import NoRoom
+from pipekit.regions import Region, SharedBlocks, Views
 from pipekit.workers import channels
 from pipekit.workers.channels import Channel, placed
 from pipekit.workers.pickling import OUT_OF_PIPE, pickled, unpicklable_part
 
-PAGE = 4096
 PATIENCE = 60
 BIG = OUT_OF_PIPE * 4
 
@@ -29,7 +29,7 @@ class Pair:
     def __init__(self, *, there=True, back=True):
         regions = Region(), Region()
         self.blocks = [
-            Blocks(region) if wanted else None for region, wanted in zip(regions, (there, back), strict=True)
+            SharedBlocks(region) if wanted else None for region, wanted in zip(regions, (there, back), strict=True)
         ]
         views = [Views(region) if wanted else None for region, wanted in zip(regions, (there, back), strict=True)]
         connections = [Connection(end.detach()) for end in socket.socketpair()]
@@ -65,11 +65,6 @@ def pipe_only():
     pair = Pair(there=False, back=False)
     yield pair
     pair.close()
-
-
-def in_use(blocks):
-    blocks.new(1)  # which looks at what has come out of sight
-    return blocks.in_use - PAGE
 
 
 def bytes_through_pipe(channel, content):
@@ -189,15 +184,15 @@ def test_a_block_comes_back_when_the_other_end_has_let_go_of_it(pair):
     blocks, _ = pair.blocks
     got = pair.through(np.zeros(BIG, 'u1'))
     pair.through('anything', back=True)
-    assert in_use(blocks) == BIG
+    assert blocks.in_use == BIG
     part = got[5:]
     del got
     pair.through('anything', back=True)
-    assert in_use(blocks) == BIG
+    assert blocks.in_use == BIG
     del part
-    assert in_use(blocks) == BIG  # nobody has told it yet
+    assert blocks.in_use == BIG  # nobody has told it yet
     pair.through('anything', back=True)
-    assert in_use(blocks) == 0
+    assert blocks.in_use == 0
 
 
 def test_a_block_is_not_free_while_this_end_sees_it(pair):
@@ -205,9 +200,9 @@ def test_a_block_is_not_free_while_this_end_sees_it(pair):
     block = blocks.new(BIG)
     pair.through(block)
     pair.through('anything', back=True)
-    assert in_use(blocks) == BIG
+    assert blocks.in_use == BIG
     del block
-    assert in_use(blocks) == 0
+    assert blocks.in_use == 0
 
 
 def test_two_arrays_in_one_block_hold_it_both(pair):
@@ -215,17 +210,17 @@ def test_two_arrays_in_one_block_hold_it_both(pair):
     first, second = pair.through((block[:BIG], block[BIG:]))
     del block, first
     pair.through('anything', back=True)
-    assert in_use(pair.blocks[0]) == 2 * BIG
+    assert pair.blocks[0].in_use == 2 * BIG
     del second
     pair.through('anything', back=True)
-    assert in_use(pair.blocks[0]) == 0
+    assert pair.blocks[0].in_use == 0
 
 
 def test_content_that_is_not_looked_at_is_let_go_of(pair):
     pair.here.send('content', np.zeros(BIG, 'u1'))
     pair.there.opened(pair.there.receive())
     pair.through('anything', back=True)
-    assert in_use(pair.blocks[0]) == 0
+    assert pair.blocks[0].in_use == 0
 
 
 def test_many_small_things_stay_out_of_the_pipe_together(pair):
@@ -233,19 +228,19 @@ def test_many_small_things_stay_out_of_the_pipe_together(pair):
     got = pair.through(many)
     assert same(got, many)
     assert all(array.flags.writeable for _, array in got)
-    assert in_use(pair.blocks[0]) > BIG
+    assert pair.blocks[0].in_use > BIG
     pair.through('anything', back=True)
-    assert in_use(pair.blocks[0]) == 0  # what came was copied from there
+    assert pair.blocks[0].in_use == 0  # what came was copied from there
     assert bytes_through_pipe(pair.here, many) == 0
 
 
 def test_the_blocks_of_an_end_that_is_gone_are_free(pair):
     got = pair.through([np.zeros(BIG, 'u1')] * 2), pair.through(np.ones(BIG, 'u1'))
-    assert in_use(pair.blocks[0]) == 2 * BIG
+    assert pair.blocks[0].in_use == 2 * BIG
     pair.here.close()
-    assert in_use(pair.blocks[0]) == 0
+    assert pair.blocks[0].in_use == 0
     pair.here.close()
-    assert in_use(pair.blocks[0]) == 0
+    assert pair.blocks[0].in_use == 0
     del got
 
 
@@ -259,15 +254,15 @@ def test_what_came_outlives_the_channel_and_its_other_end():
 
 
 def test_blocks_are_shared_by_the_channels_to_several_ends():
-    blocks = Blocks(Region())
+    blocks = SharedBlocks(Region())
     ends = [socket.socketpair() for _ in range(2)]
     first, second = (Channel(Connection(here.detach()), blocks, None) for here, _ in ends)
     first.send('content', np.zeros(BIG, 'u1'))
     second.send('content', np.zeros(BIG, 'u1'))
     first.close()
-    assert in_use(blocks) == BIG
+    assert blocks.in_use == BIG
     second.close()
-    assert in_use(blocks) == 0
+    assert blocks.in_use == 0
     for _, there in ends:
         there.close()
 
@@ -288,7 +283,7 @@ class Fails:
 def test_what_was_placed_before_an_error_is_free_again(pair):
     with pytest.raises(ValueError, match='not to be pickled'):
         pair.here.send('content', [np.zeros(BIG, 'u1'), Fails()])
-    assert in_use(pair.blocks[0]) == 0
+    assert pair.blocks[0].in_use == 0
     assert pair.through('goes on') == 'goes on'
 
 
@@ -383,9 +378,9 @@ def test_parts_of_memory_maps_go_by_their_file_where_they_are_to_be_read_only(pa
 
 
 def test_bytes_are_placed_where_they_are_if_they_lie_in_a_block():
-    blocks = Blocks(Region())
+    blocks = SharedBlocks(Region())
     block = blocks.new(100)
-    start, _ = blocks.start_of(block)
+    start, _ = blocks.place_of(block)
     assert placed(block[10:30], blocks) == (start, start + 10, 20)
     elsewhere, begin, size = placed(np.arange(5, dtype='u1'), blocks)
     assert (elsewhere, size) == (begin, 5)

@@ -25,6 +25,7 @@ ROOMS = [
     'descriptions',
     'arguments',
     'memory',
+    'regions',
     'metering',
     'combiners',
     'arrays',

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..memory import Blocks, Bytes, NoRoom, Views
+from ..memory import Bytes, NoRoom
+from ..regions import SharedBlocks, Views
 from .pickling import OUT_OF_PIPE, Extent, Pickled, pickled
 
 Load: TypeAlias = Callable[[], Any]
@@ -29,7 +30,7 @@ class Channel:
         Where the other end puts them.
     """
 
-    def __init__(self, connection: Connection, outgoing: Blocks | None, incoming: Views | None):
+    def __init__(self, connection: Connection, outgoing: SharedBlocks | None, incoming: Views | None):
         self._connection = connection
         self._outgoing = outgoing
         self._incoming = incoming
@@ -101,20 +102,20 @@ class Channel:
                 self._outgoing.drop(block)
 
 
-def placed(array: Bytes, blocks: Blocks) -> Extent:
+def placed(array: Bytes, blocks: SharedBlocks) -> Extent:
     """Hold the bytes of an array for another process, where they are if they are in a block, copied into one if not.
 
     Examples
     --------
-    >>> from pipekit.memory import Region
-    >>> placed(np.zeros(5, np.uint8), Blocks(Region()))
+    >>> from pipekit.regions import Region
+    >>> placed(np.zeros(5, np.uint8), SharedBlocks(Region()))
     (0, 0, 5)
     """
-    found = blocks.start_of(array)
+    found = blocks.place_of(array)
     if found is None:
         block = blocks.new(array.nbytes)
         block[...] = array
-        found = blocks.start_of(block)
+        found = blocks.place_of(block)
         assert found is not None
     blocks.hold(found[0])
     return (*found, array.nbytes)

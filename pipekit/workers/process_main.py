@@ -15,7 +15,8 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
-from ..memory import Blocks, Region, Views, use_again
+from ..memory import use_again
+from ..regions import Region, SharedBlocks, Views
 from ..sending import sendable_error
 from .channels import Channel, Load
 from .pickling import Extent, Pickled, dumps, picklable, unpicklable_part
@@ -63,8 +64,8 @@ def main(connection: int, results: int | None, arguments: int | None) -> None:
     """Serve until the other end of the connection is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe = Connection(connection)
-    region = None if results is None else Region(results)
-    blocks = None if region is None else Blocks(region, MARKS)
+    region = None if results is None else Region(results, first=MARKS)
+    blocks = None if region is None else SharedBlocks(region)
     shared = None if arguments is None else Region(arguments)
     constants = None if arguments is None else Views(Region(arguments, read_only=True))
     use_again(blocks)

@@ -17,9 +17,10 @@ from warnings import warn
 
 from ..display import code
 from ..errors import WorkerCrashed
-from ..memory import Blocks, Bytes, NoRoom, Region
+from ..memory import Bytes, NoRoom
 from ..metering import Meter
 from ..progress import Progress
+from ..regions import Region, SharedBlocks
 from ..words import ordinal
 from .channels import placed
 from .endings import how_it_ended, times_out_of_memory
@@ -55,7 +56,7 @@ class ProcessPool:
         self._failed_starts = 0
         self._starting: Progress | None = None
         self._shared = self._region()
-        self._blocks = None if self._shared is None else Blocks(self._shared)
+        self._blocks = None if self._shared is None else SharedBlocks(self._shared)
 
     def map(self, work: Work, values: Iterator[Any]) -> Iterator[Any]:
         """The results, in the order of the values; some values ahead of them are worked on."""

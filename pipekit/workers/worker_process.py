@@ -16,7 +16,7 @@ from itertools import count
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ..memory import Blocks, Region, Views
+from ..regions import Region, SharedBlocks, Views
 from .channels import Channel
 from .jobs import Item, Job
 from .pickling import Pickled
@@ -37,7 +37,9 @@ BLAS = ('BLIS', 'MKL', 'NUMBA', 'NUMEXPR', 'OMP', 'OPENBLAS', 'VECLIB_MAXIMUM')
 class WorkerProcess:
     """A process, and the items that it has been given."""
 
-    def __init__(self, shared: Region | None, outgoing: Blocks | None, results: Region | None, threads: int | None):
+    def __init__(
+        self, shared: Region | None, outgoing: SharedBlocks | None, results: Region | None, threads: int | None
+    ):
         regions = [None if region is None else region.descriptor for region in (results, shared)]
         limits = {} if threads is None else {f'{library}_NUM_THREADS': str(threads) for library in BLAS}
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
