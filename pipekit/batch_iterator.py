@@ -22,6 +22,7 @@ from .display import Table, call_code
 from .errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
 from .failures import Failure, Failures
 from .feed import Feed, Mark, is_batch, items_in_passes, items_one_after_another, running
+from .memory import Blocks
 from .metering import Meter
 from .prefetch import Prefetch
 from .reporting import Headroom, Report, report_on
@@ -382,7 +383,8 @@ class BatchIterator(Generic[T]):
         self._meter = meter = Meter(is_exact=self._end.profile)
         pools = Pools(meter)
         self._failures = failures = self._failures.back_at(self._failures.at(self._counted(*position)))
-        items = open_at(self.pipeline, position[0], Context(pools=pools, failures=failures, meter=meter))
+        context = Context(pools=pools, failures=failures, meter=meter, memory=Blocks())
+        items = open_at(self.pipeline, position[0], context)
         if self.pipeline.skips:
             items = failures.noted(items, position[1], is_batch, self._end.buffer_size + 3)
         feed = Feed(self, items, pools, meter, self._end.buffer_size, self._end.stall_after)

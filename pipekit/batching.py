@@ -114,7 +114,7 @@ def combine_batches(
         chunks: Stage[Any, Any] = _adaptive(batch_size, drop_last)
     else:
         chunks = Chunks(positive_int('batch_size', batch_size, 'a positive int or a function'), drop_last)
-    return Composed([chunks, Each(combine, workers=checked_workers(workers))])
+    return Composed([chunks, Each(combine, workers=checked_workers(workers), combines=True)])
 
 
 def _adaptive(should_add: Callable[[list[Any], Any], object], drop_last: bool) -> Stage[Any, Any]:

@@ -67,13 +67,19 @@ class Feed:
 
     def wait(self) -> None:
         """Return when there is an item, or the thread has been stopped. Warns of a stall, once."""
+        in_handler, self._is_awaited = self._is_awaited, True
+        try:
+            self._wait()
+        finally:
+            self._is_awaited = in_handler
+            if in_handler:  # that of a signal, which has come between a wait and what rings for it
+                self._arrival.put(None)
+
+    def _wait(self) -> None:
         patience = None if self._stall_after is None else min(self._stall_after, threading.TIMEOUT_MAX) / LOOKS
         stall, looks = None, 0
         while not self.items and not self.stopped:
             self.tell_of_room()  # in any case: when the last item was taken, Ctrl-C may have come before this
-            self._is_awaited = True
-            if self.items or self.stopped:
-                break
             try:
                 self._arrival.get(timeout=patience)
             except Empty:
@@ -129,8 +135,7 @@ class Feed:
 
     def _hand_over(self, item: Item) -> None:
         self.items.append(item)
-        if self._is_awaited:
-            self._is_awaited = False
+        if self._is_awaited and self._arrival.empty():
             self._arrival.put(None)
 
     def _wait_for_room(self) -> None:
@@ -157,6 +162,7 @@ def items_in_passes(stream: Stream[Any], cursor: Cursor, context: Context) -> It
 
     Examples
     --------
+    >>> from itertools import islice
     >>> from pipekit.iterables import source_of
     >>> [batch for batch, _ in islice(items_in_passes(source_of('ab'), START, Context()), 4)]
     ['a', 'b', (1, 0), 'a']

@@ -19,6 +19,7 @@ from .display import call_code, code
 from .errors import NotResumable
 from .failures import Failures
 from .iterables import opened_once, source_of
+from .memory import reusing
 from .metering import OFF
 from .places import NOWHERE, Place
 from .policies import OnError, may_skip
@@ -126,7 +127,8 @@ class Blind(Passing):
 class Each(Stage[In_contra, Out_co]):
     """A stage that makes one value of each: ``function(value)``, or ``function(value, rng=generator)`` with a seed.
 
-    Neighbours of this kind with the same workers are run together, as one function.
+    Neighbours of this kind with the same workers are run together, as one function. What ``combines`` may write large
+    batches into memory that was used before.
     """
 
     def __init__(
@@ -136,8 +138,10 @@ class Each(Stage[In_contra, Out_co]):
         seed: int | None = None,
         workers: Workers | None = None,
         on_error: tuple[OnError, ...] = (),
+        combines: bool = False,
     ):
         super().__init__(_open_otherwise, seed=seed, keeps_cursors=True)
+        self.combines = combines
         self.function = function
         self.workers = workers
         self.on_error = on_error
@@ -387,6 +391,8 @@ def _open_gathered(
     context: Context,
 ) -> Pairs[Any]:
     recorder = context.meter or OFF
+    if context.memory is not None:
+        gather = reusing(context.memory, gather)
     path = place.at(context.key).path
 
     def gathered(chunk: Chunk) -> Pair[Any] | None:
@@ -440,14 +446,16 @@ def _open_each(steps: Sequence[Step], upstream: Upstream[Any], cursor: Cursor, c
     pairs = upstream(cursor, context)
     parts = _parts(steps, context)
     workers = steps[0].stage.workers
+    memory = context.memory if steps[0].stage.combines else None
     # A map, unlike a generator's loop, holds no value while its consumer works.
     if workers is not None and context.pools is not None:
         task = Task(parts, context.key, is_measured=context.meter is not None)
-        task.pause = context.pools.pause
+        task.pause, task.memory = context.pools.pause, memory
         made = _worked(workers, task, located(pairs, cursor), context)
     else:
         pause = None if context.pools is None else context.pools.pause
-        made = map(function_of_parts(parts, context.key, cursor, context.meter or OFF, pause), pairs)
+        function = function_of_parts(parts, context.key, cursor, context.meter or OFF, pause)
+        made = map(function if memory is None else reusing(memory, function), pairs)
     if any(part.skips for part in parts):
         failures = Failures() if context.failures is None else context.failures
         return filter(None, map(failures.settled, made))

@@ -19,6 +19,7 @@ from .descriptions import Description
 from .display import Table, code, structure
 from .errors import PipekitError
 from .failures import Failures
+from .memory import Blocks
 from .metering import Meter
 from .places import Note, Place, add_note, is_noted
 from .randomness import Generators, Key
@@ -51,7 +52,7 @@ class Context(NamedTuple):
     together; values and cursors are the same if they are not. ``pools`` is what the workers of the stages run in;
     without it, everything runs in the calling thread. ``place`` is the stage that is opened, for the notes on errors.
     ``failures`` counts what is skipped and replaced, and ``forgives`` says whether anything is.
-    ``meter`` measures what the stages take.
+    ``meter`` measures what the stages take. ``memory`` is what large batches are written into.
     """
 
     key: Key = ()
@@ -62,6 +63,7 @@ class Context(NamedTuple):
     failures: Failures | None = None
     forgives: bool = True
     meter: Meter | None = None
+    memory: Blocks | None = None
 
     def in_pass(self, number: int) -> Context:
         """The context of a pass; the first one is that of a stream that is not repeated."""
@@ -252,8 +254,8 @@ class StreamIterator(Iterator[Out_co]):
     def __init__(self, stream: Stream[Out_co], cursor: Cursor = START, context: Context = ALONE):
         self.stream = stream
         self.cursor = cursor
-        self._context = context
-        self._next = stream.open(cursor, context).__next__
+        self._context = context._replace(memory=Blocks())
+        self._next = stream.open(cursor, self._context).__next__
 
     def __next__(self) -> Out_co:
         try:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from .cursors import START, Cursor, Pair, Pairs
 from .display import code
 from .failures import Outcome, Trial
+from .memory import Blocks, reusing
 from .metering import OFF, Recorder
 from .places import NOWHERE, Place, add_note, raise_noted
 from .policies import OnError, Skip, handled, may_skip
@@ -51,7 +52,9 @@ class Task:
         self._parts = parts
         self.is_measured = is_measured
         self.key = key
-        self.pause: Pause = None  # how to wait before a function is called again; stays in this process
+        # These stay in this process: how to wait before a function is called again, and what to write batches into.
+        self.pause: Pause = None
+        self.memory: Blocks | None = None
         self._local = threading.local()  # a generator serves one thread
 
     def __call__(self, located: Located, begin: Callable[[], object] = int) -> Any:
@@ -60,7 +63,8 @@ class Task:
         local = self._local
         if not hasattr(local, 'function'):
             local.recorder = Recorder(_lane(), on=True) if self.is_measured else OFF
-            local.function = function_of_parts(self._parts, self.key, recorder=local.recorder, pause=self.pause)
+            function = function_of_parts(self._parts, self.key, recorder=local.recorder, pause=self.pause)
+            local.function = function if self.memory is None else reusing(self.memory, function)
         result = local.function((value, cursor), before)
         if not self.is_measured:
             return result

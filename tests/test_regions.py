@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipekit import regions
-from pipekit.memory import SPARE, NoRoom, empty, rounded, use_again
+from pipekit.memory import SPARE, NoRoom
 from pipekit.regions import Region, SharedBlocks, Views
 
 PAGE = 4096
@@ -46,62 +46,11 @@ def taken(region):
     return os.fstat(region.descriptor).st_blocks * 512
 
 
-WAYS_TO_SEE = {
-    'the block': lambda block: block,
-    'a view': lambda block: block.view(),
-    'a slice': lambda block: block[10:20],
-    'every second byte': lambda block: block[::2],
-    'a shape': lambda block: block[:400].reshape(20, 20),
-    'a transposed shape': lambda block: block[:400].reshape(20, 20).T,
-    'another type': lambda block: block[:400].view('>f4'),
-    'a part of a structure': lambda block: block[:400].view([('a', 'i4'), ('b', 'i4')])['b'],
-    'a subclass': lambda block: block[:400].view(np.recarray),
-    'a view of a view of a view': lambda block: block[:400].view('f4')[5:].reshape(-1, 5).view(np.matrix)[1:],
-    'a memoryview': memoryview,
-    'a slice of a memoryview': lambda block: memoryview(block)[7:9].toreadonly(),
-    'an array of a buffer': lambda block: np.frombuffer(block, np.int16),
-    'an array of a buffer of a memoryview': lambda block: np.frombuffer(memoryview(block)[8:16], np.int64),
-    'an iterator': iter,
-    'a broadcast array': lambda block: np.broadcast_to(block, (3, 1000)),
-    'strides': lambda block: np.lib.stride_tricks.sliding_window_view(block, 3),
-    'a flat iterator': lambda block: block.flat,
-    'dlpack': np.from_dlpack,
-    'a closure': lambda block: lambda: block[0],
-}
-
-
-@pytest.mark.parametrize('way', WAYS_TO_SEE)
-def test_what_somebody_sees_is_not_used_again(way, blocks):
-    block = blocks.new(1000)
-    address = block.ctypes.data
-    seen = WAYS_TO_SEE[way](block)
-    del block
-    gc.collect()
-    assert blocks.new(1000).ctypes.data != address
-    del seen
-    gc.collect()
-    others = [blocks.new(1000).ctypes.data for _ in range(2)]
-    assert address in others
-
-
 def test_a_block_holds_what_was_asked_for_and_begins_at_a_page(blocks):
     for size in [1, 5, PAGE, PAGE + 1, 100_000, 3 * MIB + 1]:
         block = blocks.new(size)
         assert (block.shape, block.dtype, block.flags.writeable) == ((size,), np.uint8, True)
         assert block.ctypes.data % PAGE == 0
-
-
-@given(st.integers(1, 1 << 40))
-def test_sizes_are_rounded_up_to_pages_and_by_no_more_than_an_eighth(size):
-    room = rounded(size)
-    assert room % PAGE == 0
-    assert size <= room <= max(size * 9 / 8, size + PAGE - 1)
-    assert rounded(room) == room
-
-
-def test_sizes_that_differ_a_little_share_a_block(blocks):
-    address = blocks.new(1_000_000).ctypes.data
-    assert blocks.new(1_000_100).ctypes.data == address
 
 
 ACTS = st.sampled_from(['new', 'view', 'buffer', 'forget', 'hold', 'drop'])
@@ -324,26 +273,6 @@ def test_a_region_leaves_no_descriptor():
     del region
     gc.collect()
     assert os.listdir('/proc/self/fd') == before
-
-
-def test_used_memory_is_for_large_arrays_of_this_thread(blocks):
-    shape, dtype = (300, 300), np.dtype('>f4')
-    assert empty(shape, dtype) is None
-    use_again(blocks)
-    try:
-        array = empty(shape, dtype)
-        assert (array.shape, array.dtype, blocks.place_of(array.view(np.uint8).reshape(-1))) == (shape, dtype, (0, 0))
-        assert empty((3, 3), dtype) is None
-        assert empty(shape, np.dtype(object)) is None
-        assert empty(shape, np.dtype([('a', object)])) is None
-        assert empty((1 << 60,), dtype) is None
-        elsewhere = []
-        thread = Thread(target=lambda: elsewhere.append(empty(shape, dtype)))
-        thread.start()
-        thread.join(PATIENCE)
-        assert elsewhere == [None]
-    finally:
-        use_again(None)
 
 
 def run(script):

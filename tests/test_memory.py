@@ -1,0 +1,334 @@
+import gc
+import os
+import subprocess
+import sys
+import threading
+import tracemalloc
+from queue import Queue
+from random import Random
+from textwrap import dedent
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipekit import apply, arrays, combine_batches, combine_pad, pipeline, prefetch, repeat, sample, threads
+from pipekit.memory import FADING, SPARE, Blocks, NoRoom, empty, gains, reusing, rounded, use_again
+from pipekit.regions import Region, SharedBlocks
+
+PAGE = 4096
+MIB = 1 << 20
+PATIENCE = 60
+
+
+@pytest.fixture(params=['heap', 'region'])
+def blocks(request):
+    if request.param == 'heap':
+        yield Blocks()
+    else:
+        region = Region()
+        yield SharedBlocks(region)
+        region.close_descriptor()
+
+
+def address(array):
+    return array.ctypes.data
+
+
+WAYS_TO_SEE = {
+    'the block': lambda block: block,
+    'a view': lambda block: block.view(),
+    'a slice': lambda block: block[10:20],
+    'every second byte': lambda block: block[::2],
+    'a shape': lambda block: block[:400].reshape(20, 20),
+    'a transposed shape': lambda block: block[:400].reshape(20, 20).T,
+    'another type': lambda block: block[:400].view('>f4'),
+    'a part of a structure': lambda block: block[:400].view([('a', 'i4'), ('b', 'i4')])['b'],
+    'a subclass': lambda block: block[:400].view(np.recarray),
+    'a view of a view of a view': lambda block: block[:400].view('f4')[5:].reshape(-1, 5).view(np.matrix)[1:],
+    'a memoryview': memoryview,
+    'a slice of a memoryview': lambda block: memoryview(block)[7:9].toreadonly(),
+    'an array of a buffer': lambda block: np.frombuffer(block, np.int16),
+    'an array of a buffer of a memoryview': lambda block: np.frombuffer(memoryview(block)[8:16], np.int64),
+    'an iterator': iter,
+    'a broadcast array': lambda block: np.broadcast_to(block, (3, 1000)),
+    'strides': lambda block: np.lib.stride_tricks.sliding_window_view(block, 3),
+    'a flat iterator': lambda block: block.flat,
+    'dlpack': np.from_dlpack,
+    'a closure': lambda block: lambda: block[0],
+}
+
+
+@pytest.mark.parametrize('way', WAYS_TO_SEE)
+def test_what_somebody_sees_is_not_used_again(way, blocks):
+    block = blocks.new(1000)
+    address = block.ctypes.data
+    seen = WAYS_TO_SEE[way](block)
+    del block
+    gc.collect()
+    assert blocks.new(1000).ctypes.data != address
+    del seen
+    gc.collect()
+    others = [blocks.new(1000).ctypes.data for _ in range(2)]
+    assert address in others
+
+
+@given(st.integers(1, 1 << 40))
+def test_sizes_are_rounded_up_to_pages_and_by_no_more_than_an_eighth(size):
+    room = rounded(size)
+    assert room % PAGE == 0
+    assert size <= room <= max(size * 9 / 8, size + PAGE - 1)
+    assert rounded(room) == room
+
+
+def test_sizes_that_differ_a_little_share_a_block(blocks):
+    address = blocks.new(1_000_000).ctypes.data
+    assert blocks.new(1_000_100).ctypes.data == address
+
+
+ACTS = st.sampled_from(['new', 'view', 'buffer', 'forget'])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(ACTS, st.integers(1, 40 * PAGE)), max_size=60))
+def test_with_any_lifetimes_nobody_s_bytes_change(acts):
+    blocks = Blocks()
+    seen = []  # what an array is filled with
+    for number, (act, choice) in enumerate(acts):
+        if act == 'new':
+            seen.append((number, blocks.new(choice)))
+            seen[-1][1][...] = number
+        elif seen:
+            mark, array = seen.pop(choice % len(seen))
+            if act != 'forget':
+                seen.append((mark, array))
+            if act in ('view', 'buffer'):
+                part = array[len(array) // 2 :] if act == 'view' else np.frombuffer(memoryview(array), 'u1')
+                seen.append((mark, part))
+                del part
+            del array
+        assert all((array == mark).all() for mark, array in seen)
+    seen.clear()
+    assert blocks.in_use == 0
+
+
+def test_threads_may_drop_what_another_one_allocates(blocks):
+    wrong = []
+
+    def drop_at_random(arriving, chance):
+        kept = []
+        while (item := arriving.get(timeout=PATIENCE)) is not None:
+            kept.append(item)
+            if len(kept) > chance.randrange(20):
+                mark, array = kept.pop(chance.randrange(len(kept)))
+                wrong.extend([] if (array == mark).all() else [mark])
+
+    queues = [Queue(maxsize=5) for _ in range(4)]
+    droppers = [
+        threading.Thread(target=drop_at_random, args=(queue, Random(k)), daemon=True) for k, queue in enumerate(queues)
+    ]
+
+    def make_at_random(chance):
+        for number in range(1000):
+            block = blocks.new(chance.randrange(1, 5 * PAGE))
+            block[...] = number % 256
+            queues[number % 4].put((number % 256, block[chance.randrange(len(block)) :]), timeout=PATIENCE)
+
+    makers = [threading.Thread(target=make_at_random, args=(Random(k),), daemon=True) for k in range(3)]
+    for thread in droppers + makers:
+        thread.start()
+    for thread in makers:
+        thread.join(PATIENCE)
+    for queue in queues:
+        queue.put(None, timeout=PATIENCE)
+    for thread in droppers:
+        thread.join(PATIENCE)
+    assert not wrong
+    blocks.new(1)  # what came out of sight while another thread was at it is noticed with the next block
+    assert blocks.in_use == 0
+    assert blocks.spare < 1000 * PAGE
+
+
+def test_what_a_burst_has_used_is_given_back_when_it_is_let_go_of(blocks):
+    many = [blocks.new(8 * MIB) for _ in range(100)]
+    assert blocks.in_use == 800 * MIB
+    del many
+    assert blocks.in_use == 0
+    assert blocks.spare <= 3 * SPARE
+
+
+def test_a_batch_at_a_time_finds_its_memory_however_large(blocks):
+    addresses = set()
+    for _ in range(10 * FADING):
+        addresses.add(address(blocks.new(200 * MIB)))
+    assert len(addresses) == 1
+
+
+def test_a_burst_that_comes_again_finds_most_of_its_memory(blocks):
+    first, second = ({address(block) for block in [blocks.new(8 * MIB) for _ in range(10)]} for _ in range(2))
+    assert len(first & second) >= 7
+
+
+def test_a_lock_that_nobody_will_let_go_of_is_no_room(blocks):
+    block = blocks.new(10)
+    with blocks._lock, pytest.raises(NoRoom, match='in use elsewhere'):
+        blocks.new(10)
+    with blocks._lock:
+        del block
+    assert blocks.in_use == PAGE
+    blocks.new(10)
+    assert blocks.in_use == 0
+
+
+def test_blocks_outlive_what_has_handed_them_out():
+    blocks = Blocks()
+    block = blocks.new(MIB)
+    block[...] = 7
+    del blocks
+    gc.collect()
+    assert (block == 7).all()
+
+
+def test_used_memory_is_for_large_arrays_of_this_thread():
+    blocks = Blocks()
+    shape, dtype = (600, 600), np.dtype('>f4')
+    assert empty(shape, dtype) is None
+    use_again(blocks)
+    try:
+        array = empty(shape, dtype)
+        assert (array.shape, array.dtype, blocks.in_use) == (shape, dtype, rounded(array.nbytes))
+        assert empty((3, 3), dtype) is None
+        assert empty(shape, np.dtype(object)) is None
+        assert empty(shape, np.dtype([('a', object)])) is None
+        assert empty((1 << 60,), dtype) is None
+        elsewhere = []
+        thread = threading.Thread(target=lambda: elsewhere.append(empty(shape, dtype)))
+        thread.start()
+        thread.join(PATIENCE)
+        assert elsewhere == [None]
+    finally:
+        use_again(None)
+
+
+def test_a_function_reuses_while_it_runs_and_only_then():
+    assert not gains(MIB)
+    assert reusing(Blocks(), lambda: (gains(MIB), gains(MIB - 1)))() == (True, False)
+    assert not gains(MIB)
+    with pytest.raises(ZeroDivisionError):
+        reusing(Blocks(), lambda: 1 / 0)()
+    assert not gains(MIB)
+
+
+# Pipelines
+
+
+def image(number):
+    return np.full((512, 512), number, np.float32)
+
+
+IMAGES = np.arange(16, dtype=np.float32).repeat(1 << 18).reshape(16, 512, 512)
+PIPELINES = {
+    'stacked': lambda: pipeline(range(16), repeat(), apply(image), combine_batches(4)),
+    'padded': lambda: pipeline(
+        range(16), repeat(), apply(lambda k: image(k)[k % 4 :]), combine_batches(4, combine_pad)
+    ),
+    'gathered': lambda: pipeline(arrays(IMAGES), repeat(), combine_batches(4)),
+    'drawn': lambda: pipeline(sample(arrays(image=IMAGES), seed=0), combine_batches(4)),
+    'stacked in threads': lambda: pipeline(
+        range(16), repeat(), apply(image), combine_batches(4, workers=threads(2)), apply(np.copy)
+    ),
+}
+
+
+def leaf(batch):
+    while not isinstance(batch, np.ndarray):
+        batch = next(iter(batch.values())) if isinstance(batch, dict) else batch[0]
+    return batch
+
+
+@pytest.mark.timeout(PATIENCE)
+@pytest.mark.parametrize('make', PIPELINES.values(), ids=PIPELINES)
+def test_batches_are_written_where_earlier_ones_were(make):
+    with pipeline(make(), prefetch(30)) as ahead:
+        for batches in (iter(make()), iter(ahead)):
+            assert len({address(leaf(next(batches))) for _ in range(30)}) < 10
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.sampled_from(sorted(PIPELINES)), st.randoms(), st.booleans())
+def test_no_batch_that_is_kept_changes(name, chance, ahead):
+    expected = [leaf(batch).tobytes() for _, batch in zip(range(30), PIPELINES[name](), strict=False)]
+    kept = []
+    made = PIPELINES[name]()
+    with pipeline(made, prefetch(30)) as batches:
+        for batch, whole in zip(batches if ahead else made, expected, strict=False):
+            rows = chance.choice([slice(None), slice(1, 3), slice(3, None)])
+            size = len(whole) // len(leaf(batch))
+            kept.append((leaf(batch)[rows], np.frombuffer(whole, np.uint8).reshape(-1, size)[rows].tobytes()))
+            if len(kept) > chance.randrange(6):
+                kept.pop(chance.randrange(len(kept)))
+            del batch
+            assert all(part.tobytes() == as_it_was for part, as_it_was in kept)
+
+
+def test_kept_batches_do_not_keep_those_that_were_let_go_of():
+    tracemalloc.start()
+    try:
+        batches = iter(pipeline(range(16), repeat(), apply(image), combine_batches(4)))
+        kept = [next(batches) for _ in range(50)][::10]
+        del batches
+        gc.collect()
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < sum(batch.nbytes for batch in kept) * 9 / 8 + MIB
+
+
+def test_what_a_consumer_lets_go_of_is_given_back_although_it_takes_no_other_batch():
+    tracemalloc.start()
+    try:
+        batches = iter(pipeline(range(16), repeat(), apply(image), combine_batches(4)))
+        kept = [next(batches) for _ in range(100)]
+        del kept
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size <= 2 * SPARE
+
+
+def test_batches_of_small_samples_are_as_numpy_makes_them():
+    batch = next(iter(pipeline(range(100), combine_batches(100))))
+    assert batch.flags.owndata
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+def test_a_fork_goes_on_with_memory_of_its_own():
+    script = """
+        import os
+        import numpy as np
+        from pipekit import apply, combine_batches, pipeline, repeat
+
+        def image(number):
+            return np.full((512, 512), number, np.float32)
+
+        batches = iter(pipeline(range(16), repeat(), apply(image), combine_batches(4)))
+        kept = next(batches)
+        next(batches)
+        pid = os.fork()
+        after = [next(batches)[:, 0, 0].tolist() for _ in range(5)]
+        assert after == [[8, 9, 10, 11], [12, 13, 14, 15], [0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]], after
+        assert kept[:, 5, 5].tolist() == [0, 1, 2, 3]
+        if pid:
+            _, status = os.waitpid(pid, 0)
+            assert status == 0
+            print('both')
+    """
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ('both\n', '')
