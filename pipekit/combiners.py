@@ -27,7 +27,7 @@ Combine: TypeAlias = Callable[[Leaves, set[type], Path], Any]
 
 NUMBERS = (bool, int, float, complex, np.number, np.bool)
 NUMERIC = set('biufc')
-SHAPE, DTYPE = attrgetter('shape'), attrgetter('dtype')
+SHAPE, DTYPE, CONTIGUOUS = attrgetter('shape'), attrgetter('dtype'), attrgetter('flags.c_contiguous')
 
 
 def combine_to_tuples(samples: Sequence[Any]) -> Any:
@@ -180,7 +180,7 @@ def _room_for(arrays: list[Array]) -> Array | None:
     first = arrays[0]
     if not gains(first.nbytes * len(arrays)) or set(map(DTYPE, arrays)) != {first.dtype}:
         return None
-    if not all(array.flags.c_contiguous for array in arrays):  # then the batch has another order in memory
+    if not all(map(CONTIGUOUS, arrays)):  # then the batch has another order in memory
         return None
     return empty((len(arrays) * len(first), *first.shape[1:]), np.result_type(first.dtype, first.dtype))
 

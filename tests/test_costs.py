@@ -1,0 +1,345 @@
+"""What sources, stages and batches cost, in numbers that a busy machine does not move: calls, and bytes in memory.
+
+A budget is what something took when it was written down. What takes more is made cheaper, or its budget argued for;
+what takes less is given a smaller one. The functions of this file stand for a user's: their calls are not counted.
+"""
+
+import gc
+import math
+import sys
+import threading
+import tracemalloc
+from collections import Counter, deque
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import pipekit
+from pipekit import (
+    BatchIterator,
+    Stage,
+    apply,
+    apply_at,
+    arrays,
+    combine_batches,
+    combine_pad,
+    combine_to_arrays,
+    combine_to_tuples,
+    expiration_pool,
+    flatten,
+    keep,
+    load_by_random_id,
+    make_infinite_batch_iter,
+    mix,
+    multiply,
+    pipeline,
+    prefetch,
+    random_apply,
+    repeat,
+    replace,
+    retry,
+    sample,
+    sample_args,
+    shard,
+    shuffle,
+    skip,
+    take,
+    unpack,
+    unpack_args,
+    zip_apply,
+)
+from pipekit.cursors import START
+from pipekit.streams import Context, Source
+
+IMAGE = (64, 16, 16)
+SIZE = 4 * math.prod(IMAGE)  # bytes, beside which the rest of a sample weighs little
+SAMPLES, BATCHES = 2048, 32  # whole numbers of what is drawn, shuffled or combined at once
+MANY, PLENTY = 10_000, 10**9
+PATIENCE = 60  # seconds
+COMPREHENSIONS = {'<listcomp>', '<dictcomp>', '<setcomp>'}  # functions in Python 3.11 alone
+
+
+def load(number):
+    return np.zeros(IMAGE, np.float32), number
+
+
+def same(sample):
+    return sample
+
+
+def same_fields(image, label, **rng):
+    return image, label
+
+
+def same_at_random(sample, rng):
+    return sample
+
+
+def first_of_two(sample, other):
+    return sample
+
+
+def zero(rng):
+    return 0
+
+
+def fits(chunk, sample):
+    return len(chunk) < 32
+
+
+class PerSample(NamedTuple):
+    """What each sample takes that goes into a stage, or comes out of a source."""
+
+    stream: Any
+    calls: float  # of functions written in Python; that a generator goes on is one
+    builtins: float  # calls in Python of functions written in C
+    held: int  # the most memory in use, in samples
+
+
+class PerBatch(NamedTuple):
+    """What making a batch of 32 samples takes."""
+
+    make: Any
+    calls: float
+    builtins: float
+    memory: float  # the most in use, in batches
+
+
+class HandOver(NamedTuple):
+    """What a loop over ``iterable(n)`` takes for each of its ``n`` values, when it has to wait for none."""
+
+    iterable: Any
+    calls: float  # in the loop
+    calls_ahead: float  # in the thread of prefetch
+
+
+def batch_of(source, *stages):
+    return partial(next, iter(pipeline(source, *stages)))
+
+
+IDS = range(4096)
+ENDLESS = take(PLENTY)  # behind it, cursors are tuples
+PAIRS = [load(number) for number in range(32)]
+DICTS = [{'image': image, 'label': label} for image, label in PAIRS]
+VIEWS = [image.T for image, _ in PAIRS]
+RAGGED = [image[number:] for image, number in PAIRS]
+COLUMNS = arrays(np.zeros((64, *IMAGE), np.float32), np.arange(64))
+BACKWARDS = arrays(np.zeros((64, *IMAGE), np.float32)[::-1], np.arange(64))
+
+SAMPLE_BUDGETS = {
+    'a sequence': PerSample(pipeline(range(PLENTY)), 1, 0, 1),
+    'a function': PerSample(pipeline(lambda: iter(range(PLENTY))), 2, 0, 1),
+    'arrays': PerSample(sample(COLUMNS, seed=0), 3, 3, 1),
+    'sample': PerSample(sample(IDS, seed=0), 1, 0, 1),
+    'sample, weighted': PerSample(sample(IDS, np.ones(len(IDS)), seed=0), 1, 0, 1),
+    'sample, in passes': PerSample(sample(IDS, replace=False, seed=0), 1, 0, 2),
+    'sample, in passes over many': PerSample(sample(range(PLENTY), replace=False, seed=0), 1.06, 0.02, 1),
+    'load_by_random_id': PerSample(load_by_random_id(same, same, ids=IDS, seed=0).stream, 3, 0, 1),
+    'mix': PerSample(mix(sample(IDS, seed=0), sample(IDS, seed=0), seed=0), 3, 1.01, 2),
+    'apply': PerSample(apply(same), 1, 0, 1),
+    'apply, three': PerSample(pipeline(apply(same), apply(same), apply(same)), 1, 0, 1),
+    'apply, random': PerSample(apply(same_at_random, seed=0), 3, 2, 1),
+    'apply, random behind a take': PerSample(pipeline(ENDLESS, apply(same_at_random, seed=0)), 5, 7, 1),
+    'unpack': PerSample(unpack(same_fields), 2, 1, 1),
+    'unpack, random': PerSample(unpack(same_fields, seed=0), 4, 3, 1),
+    'skip': PerSample(apply(same, on_error=skip(ValueError)), 12, 8, 1),
+    'replace': PerSample(apply(same, on_error=replace(same, ValueError)), 12, 8, 1),
+    'retry': PerSample(apply(same, on_error=retry(3, ValueError)), 4, 0, 1),
+    'unpack_args': PerSample(apply(unpack_args(same_fields)), 3, 1, 1),
+    'apply_at': PerSample(apply(apply_at(0, same)), 10, 12, 1),
+    'multiply': PerSample(apply(multiply(same)), 10, 8, 1),
+    'zip_apply': PerSample(apply(zip_apply(same, same)), 10, 10, 1),
+    'random_apply': PerSample(apply(random_apply(1, same), seed=0), 6, 2, 1),
+    'sample_args': PerSample(apply(sample_args(first_of_two, zero), seed=0), 5, 2, 1),
+    'keep': PerSample(keep(same), 1, 0, 1),
+    'flatten': PerSample(flatten(), 13, 5, 1),
+    'shuffle': PerSample(shuffle(32, seed=0), 1.25, 1.28, 32),
+    'take': PerSample(ENDLESS, 1, 0, 1),
+    'repeat': PerSample(repeat(1), 2, 0, 1),
+    'shard': PerSample(shard(1, 4), 0, 0, 1),
+    'shard, full rounds': PerSample(shard(1, 4, drop_last=True), 0.75, 0.25, 4),
+    'expiration_pool': PerSample(expiration_pool(32, repetitions=2, seed=0), 8, 6, 32),
+    'combine_batches': PerSample(combine_batches(32, list), 0.09, 0, 32),
+    'combine_batches, full': PerSample(combine_batches(32, list, drop_last=True), 0.12, 0.03, 32),
+    'combine_batches, adaptive': PerSample(combine_batches(fits, list), 1.06, 1.03, 33),
+}
+
+BATCH_BUDGETS = {
+    'combine_to_tuples': PerBatch(lambda: combine_to_tuples(PAIRS), 18, 24, 0),
+    'combine_to_arrays': PerBatch(lambda: combine_to_arrays(PAIRS), 26, 32, 1),
+    'combine_to_arrays, of dicts': PerBatch(lambda: combine_to_arrays(DICTS), 62, 101, 1),
+    'combine_to_arrays, of views': PerBatch(lambda: combine_to_arrays(VIEWS), 11, 10, 1),
+    'combine_pad': PerBatch(lambda: combine_pad(RAGGED), 234, 88, 1),
+    'combine_pad, of equal shapes': PerBatch(lambda: combine_pad(PAIRS), 78, 100, 1),
+    'arrays': PerBatch(batch_of(sample(COLUMNS, seed=0), combine_batches(32)), 28.06, 40.12, 1),
+    # Of a view, numpy's take copies the whole column, every time.
+    'arrays, of views': PerBatch(batch_of(sample(BACKWARDS, seed=0), combine_batches(32)), 28.06, 40.12, 3),
+    'pipeline': PerBatch(
+        batch_of(sample(IDS, seed=0), apply(load), unpack(same_fields, seed=0), combine_batches(32)), 239.06, 157.12, 2
+    ),
+}
+
+HAND_OVER_BUDGETS = {
+    'pipeline': HandOver(lambda n: pipeline(range(n)), 2, 0),
+    'prefetch': HandOver(lambda n: pipeline(range(n), prefetch(n, buffer_size=n + 9)), 3, 4),
+    'prefetch, in passes': HandOver(lambda n: pipeline(iter(range(n)), prefetch(buffer_size=n + 9)), 3, 7),
+    'make_infinite_batch_iter': HandOver(
+        lambda n: make_infinite_batch_iter(
+            range(32 * n), apply(str), batch_size=32, n_iters_per_epoch=n, buffer_size=n + 9, combiner=len
+        ),
+        3,
+        71.8,
+    ),
+}
+
+
+def is_source(stream):
+    return not isinstance(stream, Stage)
+
+
+def exhaust(stream, n):
+    """Take ``n`` samples from a source, or feed them to a stage."""
+    samples = Source(lambda cursor, context: ((load(number), number) for number in range(1, n + 1)))
+    opened = (stream if is_source(stream) else pipeline(samples, stream)).open(START, Context())
+    deque(islice(opened, n if is_source(stream) else None), maxlen=0)
+
+
+def make_again(make, n):
+    for _ in range(n):
+        make()
+
+
+def loop_over(iterable):
+    if isinstance(iterable, BatchIterator):
+        with iterable:
+            iterable._feed.ends_within(PATIENCE)  # it has room for all
+            deque(iterable, maxlen=0)
+    else:
+        deque(iterable, maxlen=0)
+
+
+@contextmanager
+def without_collection():
+    gc.collect()
+    gc.disable()  # it runs finalizers, and lets go of what should not have waited for it
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@contextmanager
+def counted_calls():
+    """Count the calls in a block: by whether they are in this thread, the kind of function, and its name."""
+    here, calls = threading.get_ident(), Counter()
+
+    def count(frame, event, argument):
+        code = frame.f_code
+        if code.co_filename == count.__code__.co_filename:
+            return
+        if event == 'call' and code.co_name not in COMPREHENSIONS:
+            calls[threading.get_ident() == here, 'calls', code.co_qualname] += 1
+        elif event == 'c_call':
+            calls[threading.get_ident() == here, 'builtins', argument.__qualname__] += 1
+
+    with without_collection():
+        threading.setprofile(count)
+        sys.setprofile(count)
+        try:
+            yield calls
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+
+
+def growth(run, n):
+    """The calls in ``run(n)`` that come with each of ``n``, rather than once for all."""
+    run(n)  # what is done but once in a process is done
+    with counted_calls() as fewer:
+        run(n)
+    with counted_calls() as more:
+        run(2 * n)
+    return {key: (times - fewer[key]) / n for key, times in more.items()}
+
+
+def check(name, grown, kind, budget, *, digits=2, here=True):
+    times_of = Counter({function: times for (*where, function), times in grown.items() if where == [here, kind]})
+    cost = round(sum(times_of.values()), digits)
+    most = ', '.join(f'{times:.4g} {function}' for function, times in times_of.most_common(8) if times > 0)
+    assert cost <= budget, f'{name} takes {cost:g} {kind}, and may take {budget:g}: {most}'
+
+
+def peak(run):
+    """The most bytes in memory while something runs, beyond what was there."""
+    with without_collection():
+        run()  # Python keeps some of the memory that this has used, for use again
+        tracemalloc.start()
+        try:
+            run()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+
+def test_everything_public_has_a_budget():
+    makers = {name for name, value in vars(pipekit).items() if isinstance(value, FunctionType)}
+    budgets = {name.partition(',')[0] for name in [*SAMPLE_BUDGETS, *BATCH_BUDGETS, *HAND_OVER_BUDGETS]}
+    assert not makers - {'described', 'processes', 'threads', 'show'} - budgets
+
+
+@pytest.mark.parametrize('name', SAMPLE_BUDGETS)
+def test_a_sample_takes_no_more_calls(name):
+    stream, calls, builtins, _ = SAMPLE_BUDGETS[name]
+    grown = growth(partial(exhaust, stream), SAMPLES)
+    check(name, grown, 'calls', calls)
+    check(name, grown, 'builtins', builtins)
+
+
+@pytest.mark.parametrize('name', SAMPLE_BUDGETS)
+def test_memory_does_not_grow_with_the_number_of_samples(name):
+    stream, *_, budget = SAMPLE_BUDGETS[name]
+    of_images = pipeline(stream, apply(load)) if is_source(stream) else stream
+    held = peak(partial(exhaust, of_images, MANY)) // SIZE
+    assert held <= budget, f'{name} holds {held} samples, and may hold {budget}'
+
+
+@pytest.mark.parametrize('name', BATCH_BUDGETS)
+def test_a_batch_takes_no_more_calls(name):
+    make, calls, builtins, _ = BATCH_BUDGETS[name]
+    grown = growth(partial(make_again, make), BATCHES)
+    check(name, grown, 'calls', calls)
+    check(name, grown, 'builtins', builtins)
+
+
+@pytest.mark.parametrize('name', BATCH_BUDGETS)
+def test_a_batch_is_copied_once(name):
+    make, *_, budget = BATCH_BUDGETS[name]
+    memory = round(peak(make) / (32 * SIZE), 1)
+    assert memory <= budget, f'{name} needs the memory of {memory:g} batches, and may need that of {budget:g}'
+
+
+@pytest.mark.parametrize('name', HAND_OVER_BUDGETS)
+def test_a_hand_over_takes_no_more_calls(name, monkeypatch):
+    monkeypatch.setattr('pipekit.metering.FAST', math.inf)  # else it depends on time which batches are looked into
+    iterable, calls, calls_ahead = HAND_OVER_BUDGETS[name]
+    grown = growth(lambda n: loop_over(iterable(n)), 512)
+    # How far the thread is when it is stopped is left to chance: a few calls, once for all.
+    check(name, grown, 'calls', calls, digits=1)
+    check(f'{name}, ahead,', grown, 'calls', calls_ahead, digits=1, here=False)
+
+
+def test_memory_does_not_grow_with_the_number_of_batches():
+    def passed_on(n):
+        def run():
+            with pipeline(range(n), prefetch(n)) as batches:
+                deque(batches, maxlen=0)
+
+        return peak(run)
+
+    kept = (passed_on(2 * MANY) - passed_on(MANY)) / MANY
+    assert kept < 1, f'prefetch keeps {kept:g} bytes for each batch'
