@@ -64,6 +64,8 @@ ROOMS = [
     'composition',
     'compat',
     'testing',
+    'bench',
+    '__main__',
     '__init__',
 ]
 PACKAGE = Path(pipekit.__file__).parent
