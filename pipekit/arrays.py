@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from .combiners import combine_to_arrays
 from .descriptions import Description, described
 from .display import code
-from .memory import empty
+from .memory import empty, gains
 
 Gather: TypeAlias = Callable[[list[int]], Any]
 
@@ -94,10 +95,29 @@ def arrays(*columns: Any, **named: Any) -> Arrays:
 
 
 class Deferred(NamedTuple):
-    """A stream of elements of a sequence, as the sequence and the stream of their indices."""
+    """A stream of elements of a sequence, as the sequence and the stream of their indices.
+
+    Where all cursors count the elements, ``indices_after`` gives the indices alone, which is faster.
+    """
 
     sequence: Any
     open_at: Callable[..., Iterator[Any]]
+    indices_after: Callable[..., Iterator[int]] | None = None
+
+
+def counting(sequence: Any, indices_after: Callable[..., Iterator[int]]) -> Deferred:
+    """The same, of a stream whose cursors count the elements.
+
+    Examples
+    --------
+    >>> list(counting('abcd', lambda cursor, context: iter(range(cursor, 4))).open_at(2, None))
+    [(2, 3), (3, 4)]
+    """
+
+    def open_at(cursor: Any, context: Any) -> Iterator[Any]:
+        return zip(indices_after(cursor, context), count(cursor + 1))  # the second one has no end
+
+    return Deferred(sequence, open_at, indices_after)
 
 
 def gather_of(sequence: Any, combine: Callable[..., Any]) -> Gather | None:
@@ -139,9 +159,12 @@ def _checked(index: Any, length: int) -> Any:
 def _gathered(column: Any, where: Any) -> Any:
     if isinstance(column, np.ndarray):
         plain = column.view(np.ndarray)
-        room = empty((len(where), *plain.shape[1:]), plain.dtype)
+        if not plain.flags.c_contiguous or not plain.flags.aligned:  # all of which ``take`` would copy
+            return plain[where]
+        if not gains(len(where) * plain.strides[0]):
+            return plain.take(where, axis=0)
         # The indices are known to be good: without a mode that says so, numpy gathers into memory of its own first.
-        return plain.take(where, axis=0) if room is None else plain.take(where, axis=0, out=room, mode='clip')
+        return plain.take(where, axis=0, out=empty((len(where), *plain.shape[1:]), plain.dtype), mode='clip')
     # What lies in a file wants its indices in order, and each once.
     order, places = np.unique(where, return_inverse=True)
     return np.asarray(column[order.tolist()])[places]

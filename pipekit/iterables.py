@@ -5,13 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import count
 from operator import itemgetter
 from typing import Any
 
 from toolz import curry
 
-from .arrays import Deferred
+from .arrays import counting
 from .cursors import START, Cursor, Pairs, index_of, numbered
 from .descriptions import Call, Description
 from .display import code
@@ -96,7 +95,7 @@ def _wrapped(iterable: Any) -> Source[Any]:
     if isinstance(iterable, Iterator):
         return _once_only(iterable)
     if is_sequence(iterable):
-        indices = Deferred(iterable, partial(_open_indices, iterable))
+        indices = counting(iterable, partial(_indices_after, iterable))
         return _Wrapped(partial(_open_sequence, iterable), deferred=indices)
     if isinstance(iterable, Iterable) and getattr(iterable, 'ndim', 1) != 0:
         return _Wrapped(lambda cursor, _: numbered(lambda: iterable, index_of(cursor, iterable)), replays=True)
@@ -121,9 +120,8 @@ def _open_sequence(sequence: Any, cursor: Cursor, context: Context) -> Pairs[Any
     return ((sequence[index], index + 1) for index in range(start, len(sequence)))
 
 
-def _open_indices(sequence: Any, cursor: Cursor, context: Context) -> Pairs[int]:
-    start = index_of(cursor, sequence, len(sequence))
-    return zip(range(start, len(sequence)), count(start + 1))  # the second one has no end
+def _indices_after(sequence: Any, cursor: Cursor, context: Context) -> Iterator[int]:
+    return iter(range(index_of(cursor, sequence, len(sequence)), len(sequence)))
 
 
 def _open_made(make: Callable[[], Iterable[T]], cursor: Cursor, context: Context) -> Pairs[T]:

@@ -182,6 +182,15 @@ class Chunks(Stage[Any, Any]):
             raise ends.pop(0)
 
 
+class IndexChunk(NamedTuple):
+    """What a batch is to be gathered of: indices, the cursors before and after them, and whether they make one."""
+
+    indices: list[int]
+    before: Cursor
+    after: Cursor
+    is_whole: bool
+
+
 class Composed(Stage[In_contra, Out_co]):
     """Several stages that stand in a pipeline as one."""
 
@@ -376,15 +385,38 @@ def _gathering(
     gather = gather_of(deferred.sequence, combining[0].stage.function)
     if gather is None:
         return upstream, steps
-    indices = _opened(partial(_open_indices, deferred), blind, context)
+    if blind or deferred.indices_after is None:
+        indices = _opened(partial(_open_indices, deferred), blind, context)
+        chunks_at = partial(_open_chunks, chunks[0].stage, indices)
+    else:
+        chunks_at = partial(_open_counted_chunks, chunks[0].stage, deferred.indices_after)
     plain = _opened(upstream, steps[: n_blind + 2], context)
-    return partial(_open_gathered, indices, plain, chunks[0].stage, gather, combining[0].place), steps[n_blind + 2 :]
+    return partial(_open_gathered, chunks_at, plain, gather, combining[0].place), steps[n_blind + 2 :]
+
+
+def _open_chunks(chunks: Chunks, indices: Upstream[int], cursor: Cursor, context: Context) -> Iterator[IndexChunk]:
+    return map(_of_indices, chunks.chunks(indices(cursor, context), cursor))
+
+
+def _of_indices(chunk: Chunk) -> IndexChunk:
+    return IndexChunk([index for index, _ in chunk.pairs], chunk.before, chunk.pairs[-1][1], chunk.is_whole)
+
+
+def _open_counted_chunks(
+    chunks: Chunks, indices_after: Callable[..., Iterator[int]], cursor: Cursor, context: Context
+) -> Iterator[IndexChunk]:
+    return _counted_chunks(chunks, indices_after(cursor, context._replace(ordinal=0)), cursor)
+
+
+def _counted_chunks(chunks: Chunks, indices: Iterator[int], after: Any) -> Iterator[IndexChunk]:
+    while chunk := list(islice(indices, chunks.size)):
+        before, after = after, after + len(chunk)
+        yield IndexChunk(chunk, before, after, len(chunk) == chunks.size or not chunks.drop_last)
 
 
 def _open_gathered(
-    indices: Upstream[int],
+    chunks_at: Callable[[Cursor, Context], Iterator[IndexChunk]],
     plain: Upstream[Any],
-    chunks: Chunks,
     gather: Gather,
     place: Place,
     cursor: Cursor,
@@ -395,15 +427,15 @@ def _open_gathered(
         gather = reusing(context.memory, gather)
     path = place.at(context.key).path
 
-    def gathered(chunk: Chunk) -> Pair[Any] | None:
-        if chunk.is_whole:
-            keys = [key for key, _ in chunk.pairs]
+    def gathered(chunk: IndexChunk) -> Pair[Any] | None:
+        indices, before, after, is_whole = chunk
+        if is_whole:
             with suppress(Exception):
-                return (recorder.call(path, gather, keys) if recorder.on else gather(keys)), chunk.pairs[-1][1]
+                return (recorder.call(path, gather, indices) if recorder.on else gather(indices)), after
         # Whatever is wrong is said as it is without this: sample by sample.
-        return next(plain(chunk.before, context), None)
+        return next(plain(before, context), None)
 
-    return filter(None, map(gathered, chunks.chunks(indices(cursor, context), cursor)))
+    return filter(None, map(gathered, chunks_at(cursor, context)))
 
 
 def _first_together(steps: list[Step], context: Context) -> tuple[OpenStage[Any, Any], list[Step]]:

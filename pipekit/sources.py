@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .arguments import boolean, function, seed_or_fresh, weights_of
-from .arrays import Deferred
+from .arrays import Deferred, counting
 from .cursors import START, Cursor, Pair, Pairs, index_of, parts_of
 from .descriptions import described
 from .display import code
@@ -97,14 +97,15 @@ def sample(
     else:
         indices = partial(_without_replacement, n, checked)
 
-    def open_indices(cursor: Cursor, context: Context) -> Pairs[int]:
-        start = index_of(cursor, sample)
-        return zip(indices(context.generators(seed), start), count(start + 1))  # neither has an end
+    def indices_after(cursor: Cursor, context: Context) -> Iterator[int]:
+        return indices(context.generators(seed), index_of(cursor, sample))  # it has no end
+
+    deferred = counting(sequence, indices_after)
 
     def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
-        return ((sequence[index], number) for index, number in open_indices(cursor, context))
+        return ((sequence[index], number) for index, number in deferred.open_at(cursor, context))
 
-    return Source(open_at, seed=seed, deferred=Deferred(sequence, open_indices))
+    return Source(open_at, seed=seed, deferred=deferred)
 
 
 @overload

@@ -164,6 +164,7 @@ COLUMNS = {
     'with gaps': np.arange(200).reshape(50, 4)[:, ::2],
     'transposed': np.arange(200).reshape(4, 50).T,
     'read-only': np.broadcast_to(np.arange(4), (50, 4)),
+    'misaligned': np.arange(401, dtype=np.uint8)[1:].view(np.int64),
     'empty': np.zeros((50, 0)),
 }
 
@@ -252,6 +253,14 @@ def test_errors_are_those_of_the_plain_run():
     with pytest.raises(KeyError) as caught:
         next(batches)
     assert caught.value.__notes__ == ['after the cursor 6\nto run it again: pipeline.replay(6)']
+
+
+def test_a_wrong_cursor_is_told_at_once():
+    batches = pipeline(arrays(IMAGES, LABELS), combine_batches(4))
+    with pytest.raises(ValueError, match='the cursor 51 is not one of'):
+        batches.resume(51)
+    with pytest.raises(ValueError, match='whose cursors are ints'):
+        batches.resume((1, 2))
 
 
 def test_with_prefetch_and_a_state():

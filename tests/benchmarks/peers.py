@@ -443,6 +443,8 @@ PIPEKIT_PREFETCH = Contender('pipekit, prefetch', 'ahead', _pipekit_prefetch)
 PIPEKIT_THREADS = Contender('pipekit, threads(16)', 'threads', _pipekit_threads)
 PIPEKIT_PROCESSES = Contender('pipekit, processes(2)', 'processes', _pipekit_processes)
 PIPEKIT_ONE_BY_ONE = Contender('pipekit, processes(2), sample by sample', 'processes', _pipekit_one_by_one)
+PIPEKIT_ARRAYS = Contender('pipekit, arrays', 'memory', _pipekit_arrays)
+PIPEKIT_ARRAYS_PREFETCH = Contender('pipekit, arrays, prefetch', 'memory', lambda task: _pipekit_arrays(task, _ahead()))
 
 OWN = [
     LOOP,
@@ -458,8 +460,8 @@ OWN = [
     Contender('pipekit, sample by sample, prefetch', 'memory', _pipekit_prefetch),
     Contender('pipekit, a take as combine', 'memory', _pipekit_takes),
     Contender('pipekit, a take as combine, prefetch', 'memory', lambda task: _pipekit_takes(task, _ahead())),
-    Contender('pipekit, arrays', 'memory', _pipekit_arrays),
-    Contender('pipekit, arrays, prefetch', 'memory', lambda task: _pipekit_arrays(task, _ahead())),
+    PIPEKIT_ARRAYS,
+    PIPEKIT_ARRAYS_PREFETCH,
     STAGES,
     Contender('pipekit', 'stages', _pipekit_stages),
     Contender('pipekit, prefetch', 'stages', lambda task: _pipekit_stages(task, _ahead())),
