@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from functools import cached_property, partial
 from itertools import chain, islice, takewhile
 from operator import itemgetter
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 
 from more_itertools import chunked
 
-from .arrays import Deferred, Gather, gather_of
+from .arrays import Deferred, gather_of
 from .cursors import START, Cursor, Pair, Pairs, index_of, numbered
 from .descriptions import Call, Description
 from .display import call_code, code
 from .errors import NotResumable
 from .failures import Failures
+from .gathering import IndexChunk, counted_chunks, index_chunk, open_gathered
 from .iterables import opened_once, source_of
 from .memory import reusing
 from .metering import OFF
@@ -180,15 +180,6 @@ class Chunks(Stage[Any, Any]):
                 yield Chunk(chunk, before, is_whole)
         if not isinstance(ends[0], StopIteration):
             raise ends.pop(0)
-
-
-class IndexChunk(NamedTuple):
-    """What a batch is to be gathered of: indices, the cursors before and after them, and whether they make one."""
-
-    indices: list[int]
-    before: Cursor
-    after: Cursor
-    is_whole: bool
 
 
 class Composed(Stage[In_contra, Out_co]):
@@ -387,55 +378,22 @@ def _gathering(
         return upstream, steps
     if blind or deferred.indices_after is None:
         indices = _opened(partial(_open_indices, deferred), blind, context)
-        chunks_at = partial(_open_chunks, chunks[0].stage, indices)
+        chunks_at = partial(_open_index_chunks, chunks[0].stage, indices)
     else:
         chunks_at = partial(_open_counted_chunks, chunks[0].stage, deferred.indices_after)
     plain = _opened(upstream, steps[: n_blind + 2], context)
-    return partial(_open_gathered, chunks_at, plain, gather, combining[0].place), steps[n_blind + 2 :]
+    return partial(open_gathered, chunks_at, plain, gather, combining[0].place), steps[n_blind + 2 :]
 
 
-def _open_chunks(chunks: Chunks, indices: Upstream[int], cursor: Cursor, context: Context) -> Iterator[IndexChunk]:
-    return map(_of_indices, chunks.chunks(indices(cursor, context), cursor))
-
-
-def _of_indices(chunk: Chunk) -> IndexChunk:
-    return IndexChunk([index for index, _ in chunk.pairs], chunk.before, chunk.pairs[-1][1], chunk.is_whole)
+def _open_index_chunks(stage: Chunks, indices: Upstream[int], cursor: Cursor, context: Context) -> Iterator[IndexChunk]:
+    return map(index_chunk, stage.chunks(indices(cursor, context), cursor))
 
 
 def _open_counted_chunks(
-    chunks: Chunks, indices_after: Callable[..., Iterator[int]], cursor: Cursor, context: Context
+    stage: Chunks, indices_after: Callable[..., Iterator[int]], cursor: Any, context: Context
 ) -> Iterator[IndexChunk]:
-    return _counted_chunks(chunks, indices_after(cursor, context._replace(ordinal=0)), cursor)
-
-
-def _counted_chunks(chunks: Chunks, indices: Iterator[int], after: Any) -> Iterator[IndexChunk]:
-    while chunk := list(islice(indices, chunks.size)):
-        before, after = after, after + len(chunk)
-        yield IndexChunk(chunk, before, after, len(chunk) == chunks.size or not chunks.drop_last)
-
-
-def _open_gathered(
-    chunks_at: Callable[[Cursor, Context], Iterator[IndexChunk]],
-    plain: Upstream[Any],
-    gather: Gather,
-    place: Place,
-    cursor: Cursor,
-    context: Context,
-) -> Pairs[Any]:
-    recorder = context.meter or OFF
-    if context.memory is not None:
-        gather = reusing(context.memory, gather)
-    path = place.at(context.key).path
-
-    def gathered(chunk: IndexChunk) -> Pair[Any] | None:
-        indices, before, after, is_whole = chunk
-        if is_whole:
-            with suppress(Exception):
-                return (recorder.call(path, gather, indices) if recorder.on else gather(indices)), after
-        # Whatever is wrong is said as it is without this: sample by sample.
-        return next(plain(before, context), None)
-
-    return filter(None, map(gathered, chunks_at(cursor, context)))
+    indices = indices_after(cursor, context._replace(ordinal=0))
+    return counted_chunks(indices, cursor, stage.size, drop_last=stage.drop_last)
 
 
 def _first_together(steps: list[Step], context: Context) -> tuple[OpenStage[Any, Any], list[Step]]:

@@ -45,6 +45,7 @@ ROOMS = [
     'streams',
     'iterables',
     'tasks',
+    'gathering',
     'pipelines',
     'sources',
     'functions',
