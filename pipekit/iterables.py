@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from operator import itemgetter
 from typing import Any
-
-from toolz import curry
 
 from .arrays import counting
 from .cursors import START, Cursor, Pairs, index_of, numbered
@@ -64,7 +63,8 @@ def takes_nothing(func: Callable[..., Any], unknown: bool) -> bool:
     >>> takes_nothing(lambda n=3: n, unknown=False), takes_nothing(lambda n: n, unknown=False)
     (True, False)
     """
-    if isinstance(func, curry):  # which waits for an argument, though its signature has defaults
+    toolz = sys.modules.get('toolz')  # whoever has a function of its has loaded it, which takes a while
+    if toolz is not None and isinstance(func, toolz.curry):  # waits for an argument, though its signature has defaults
         return False
     try:
         signature = inspect.signature(func)
