@@ -21,15 +21,18 @@ from clocks import SECONDS, Unit
 from measure import FIGURE, Job, Measure, Target
 from peers import (
     LOOP,
+    MANY_AHEAD,
     PEERS,
     PIPEKIT,
     PIPEKIT_ARRAYS,
     PIPEKIT_ARRAYS_PREFETCH,
+    PIPEKIT_HAND_OVER,
     PIPEKIT_ONE_BY_ONE,
     PIPEKIT_PREFETCH,
     PIPEKIT_PROCESSES,
     PIPEKIT_THREADS,
     PROCESSES,
+    QUEUE,
     STAGES,
     THREADS,
     Contender,
@@ -37,7 +40,7 @@ from peers import (
     collates,
     contenders,
 )
-from tasks import CHECKED, Ids, InMemory, Made, Task, same, spin
+from tasks import CHECKED, Ids, InMemory, Made, Numbers, Task, same, spin
 
 import pipekit
 
@@ -84,6 +87,7 @@ def overhead() -> list[Job]:
     random = pipekit.pipeline(pipekit.sample(ids, seed=0), *three[:2], pipekit.apply(_same_at_random, seed=0))
     task = Ids(batch_size=32)
     peers, skipped = contenders('stages')
+    handing_over, also_skipped = contenders('hand-over')
     return [
         Job(
             'sample and three trivial stages',
@@ -105,6 +109,15 @@ def overhead() -> list[Job]:
             _throughputs(peers, task, lambda rate: 1e9 / (rate * task.batch_size)),
             baseline=STAGES.name,
             notes=['The same gathered in lists, without a thread and with one that makes them ahead.', *skipped],
+        ),
+        Job(
+            f'handing over batches that cost nothing, {MANY_AHEAD} ahead',
+            'µs per batch',
+            _throughputs(handing_over, Numbers(), lambda rate: 1e6 / rate),
+            baseline=QUEUE.name,
+            targets=[Target(PIPEKIT_HAND_OVER.name, 0.5)],
+            notes=['From a thread that counts to a loop that does nothing.', *also_skipped],
+            digits=2,
         ),
     ]
 

@@ -13,7 +13,9 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, cycle
+from itertools import chain, count, cycle
+from queue import Queue
+from threading import Event, Thread
 from typing import Any, Literal
 
 import numpy as np
@@ -24,10 +26,12 @@ import pipekit
 Opened = tuple[Iterator[Any], Callable[[], object]]
 
 # What a contender shows: the work done inline, one batch after another; batches made ahead in a thread or a process; in
-# 16 threads; in 2 processes; samples in memory, one by one or a batch at a time; nothing but stages and their lists.
-Kind = Literal['inline', 'ahead', 'threads', 'processes', 'memory', 'stages']
+# 16 threads; in 2 processes; samples in memory, one by one or a batch at a time; nothing but stages and their lists;
+# nothing but the hand-over from a thread.
+Kind = Literal['inline', 'ahead', 'threads', 'processes', 'memory', 'stages', 'hand-over']
 
 AHEAD = 3  # batches that may be made ahead, where a library lets one say
+MANY_AHEAD = 16  # where handing them over is all there is to do
 THREADS, PROCESSES = 16, 2
 LARGE = 1 << 20  # bytes of a batch that tensors carry faster from a process than arrays
 ENDLESS = 10**9
@@ -102,6 +106,25 @@ def _loop_of_stages(task: Task) -> Opened:
 # pipekit
 
 
+def _queue(task: Task) -> Opened:
+    numbers: Queue[int] = Queue(MANY_AHEAD)
+    ends = Event()
+
+    def fill() -> None:
+        for number in count():
+            numbers.put(number)
+            if ends.is_set():
+                return
+
+    def close() -> None:
+        ends.set()
+        while not numbers.empty():  # the thread may wait for room
+            numbers.get()
+
+    Thread(target=fill, daemon=True).start()
+    return iter(numbers.get, None), close
+
+
 def _opened(batches: Any) -> Opened:
     return iter(batches), getattr(batches, 'close', _nothing)
 
@@ -142,6 +165,10 @@ def _pipekit_takes(task: Any, *end: Any) -> Opened:
 def _pipekit_arrays(task: Any, *end: Any) -> Opened:
     columns = pipekit.arrays(task.images, task.labels)
     return _opened(pipekit.pipeline(pipekit.sample(columns, seed=0), pipekit.combine_batches(task.batch_size), *end))
+
+
+def _pipekit_hand_over(task: Task) -> Opened:
+    return _opened(pipekit.pipeline(range(sys.maxsize), pipekit.prefetch(ENDLESS, buffer_size=MANY_AHEAD)))
 
 
 def _pipekit_tutorial(task: Any) -> Opened:
@@ -244,6 +271,12 @@ def _nodes_stages(task: Task, ahead: bool = True) -> Opened:
         node = nodes.Mapper(node, same)
     batches = nodes.Batcher(node, task.batch_size)
     return _nodes_opened(nodes.Prefetcher(batches, AHEAD) if ahead else batches)
+
+
+def _nodes_hand_over(task: Task) -> Opened:
+    from torchdata import nodes
+
+    return _nodes_opened(nodes.Prefetcher(nodes.IterableWrapper(range(sys.maxsize)), MANY_AHEAD))
 
 
 def _nodes_opened(node: Any) -> Opened:
@@ -387,6 +420,12 @@ def _streamable_processes(task: Task) -> Opened:
     return iter(batches), partial(executor.shutdown, cancel_futures=True)
 
 
+def _streamable_hand_over(task: Task) -> Opened:
+    from streamable import stream
+
+    return iter(stream(range(sys.maxsize)).buffer(MANY_AHEAD)), _nothing
+
+
 def _streamable_takes(task: Any) -> Opened:
     from streamable import stream
 
@@ -443,6 +482,8 @@ PIPEKIT_PREFETCH = Contender('pipekit, prefetch', 'ahead', _pipekit_prefetch)
 PIPEKIT_THREADS = Contender('pipekit, threads(16)', 'threads', _pipekit_threads)
 PIPEKIT_PROCESSES = Contender('pipekit, processes(2)', 'processes', _pipekit_processes)
 PIPEKIT_ONE_BY_ONE = Contender('pipekit, processes(2), sample by sample', 'processes', _pipekit_one_by_one)
+PIPEKIT_HAND_OVER = Contender('pipekit, prefetch', 'hand-over', _pipekit_hand_over)
+QUEUE = Contender('queue.Queue', 'hand-over', _queue)
 PIPEKIT_ARRAYS = Contender('pipekit, arrays', 'memory', _pipekit_arrays)
 PIPEKIT_ARRAYS_PREFETCH = Contender('pipekit, arrays, prefetch', 'memory', lambda task: _pipekit_arrays(task, _ahead()))
 
@@ -462,6 +503,8 @@ OWN = [
     Contender('pipekit, a take as combine, prefetch', 'memory', lambda task: _pipekit_takes(task, _ahead())),
     PIPEKIT_ARRAYS,
     PIPEKIT_ARRAYS_PREFETCH,
+    QUEUE,
+    PIPEKIT_HAND_OVER,
     STAGES,
     Contender('pipekit', 'stages', _pipekit_stages),
     Contender('pipekit, prefetch', 'stages', lambda task: _pipekit_stages(task, _ahead())),
@@ -486,6 +529,7 @@ PEERS = [
     Contender('torchdata.nodes, 2 processes', 'processes', _nodes_processes, **NODES),
     Contender('torchdata.nodes, sample by sample', 'memory', _nodes, **NODES),
     Contender('torchdata.nodes, a batch at a time', 'memory', _nodes_takes, **NODES),
+    Contender('torchdata.nodes, Prefetcher', 'hand-over', _nodes_hand_over, **NODES),
     Contender('torchdata.nodes', 'stages', partial(_nodes_stages, ahead=False), **NODES),
     Contender('torchdata.nodes, Prefetcher', 'stages', _nodes_stages, **NODES),
     Contender('grain, its default threads', 'ahead', _grain_threads, **GRAIN),
@@ -504,6 +548,7 @@ PEERS = [
     Contender('streamable, 16 threads', 'threads', _streamable_threads, **STREAMABLE),
     Contender('streamable, 2 processes', 'processes', _streamable_processes, **STREAMABLE),
     Contender('streamable, a batch at a time', 'memory', _streamable_takes, **STREAMABLE),
+    Contender('streamable, buffer', 'hand-over', _streamable_hand_over, **STREAMABLE),
     Contender('streamable', 'stages', partial(_streamable_stages, ahead=False), **STREAMABLE),
     Contender('streamable, buffer', 'stages', _streamable_stages, **STREAMABLE),
     Contender('deep_pipe', 'ahead', _deep_pipe, **DEEP_PIPE),

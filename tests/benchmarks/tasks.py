@@ -119,6 +119,15 @@ class Ids(Task):
         return np.array(batch)
 
 
+class Numbers(Task):
+    """Batches that cost nothing: the numbers from 0 on."""
+
+    batch_size = 1
+
+    def check(self, batches: Iterator[Any]) -> None:
+        assert list(islice(batches, CHECKED)) == list(range(CHECKED))
+
+
 def spin(loops: int) -> int:
     """Pure Python, that many times around."""
     total = 0
