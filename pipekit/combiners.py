@@ -14,7 +14,7 @@ import numpy.typing as npt
 from .arguments import fraction
 from .display import code, structure
 from .memory import empty, gains
-from .structures import fields_of, has_fields, with_fields
+from .structures import fields_of, has_fields, names_of, with_fields
 
 A = TypeVar('A')
 B = TypeVar('B')
@@ -137,9 +137,9 @@ def _combined(samples: Sequence[Any], combine: Combine, path: Path = ()) -> Any:
     return with_fields(first, parts)
 
 
-def _columns(samples: Sequence[Any], path: Path) -> tuple[list[Any], Sequence[Leaves]]:
+def _columns(samples: Sequence[Any], path: Path) -> tuple[Sequence[Any], Sequence[Leaves]]:
     first = samples[0]
-    names = [name for name, _ in fields_of(first) or []]
+    names = names_of(first)
     if isinstance(first, tuple):
         try:
             return names, list(zip(*samples, strict=True))

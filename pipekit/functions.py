@@ -15,9 +15,11 @@ import numpy as np
 from .arguments import fraction, function
 from .descriptions import Description, described
 from .display import code, structure
-from .structures import fields_of, with_fields
+from .structures import SEQUENCES, fields_of, names_of, values_of, with_fields
 
 Function: TypeAlias = Callable[..., Any]
+
+INDICES = (int, np.integer)
 
 
 class SampleFunction(Description):
@@ -138,12 +140,13 @@ def apply_at(index_or_key: Any, func: Function) -> SampleFunction:
     {'image': 1, 'label': '2'}
     """
     function('func', func, 'a function of a sample')
-    call = _passing_rng(func)
 
     def body(sample: Any, **rng: np.random.Generator) -> Any:
-        names, values = _names_and_values(sample, 'apply_at')
-        number = _number_of_field(names, index_or_key, sample)
-        values[number] = call(values[number], **rng)
+        if type(sample) is dict and index_or_key in sample:
+            return {**sample, index_or_key: func(sample[index_or_key], **rng)}
+        values = _values(sample, 'apply_at')
+        number = _number_of_field(sample, index_or_key)
+        values[number] = func(values[number], **rng)
         return with_fields(sample, values)
 
     return SampleFunction(body, func)
@@ -161,11 +164,9 @@ def multiply(func: Function) -> SampleFunction:
     {'image': 2, 'label': 1}
     """
     function('func', func, 'a function of a sample')
-    call = _passing_rng(func)
 
     def body(sample: Any, **rng: np.random.Generator) -> Any:
-        _, values = _names_and_values(sample, 'multiply')
-        return with_fields(sample, [call(value, **rng) for value in values])
+        return with_fields(sample, [func(value, **rng) for value in _values(sample, 'multiply')])
 
     return SampleFunction(body, func)
 
@@ -188,10 +189,10 @@ def zip_apply(*funcs: Function) -> SampleFunction:
         raise TypeError('zip_apply needs at least one function, one for each field')
     for func in funcs:
         function('each of funcs', func, 'a function of a sample')
-    calls = [_passing_rng(func) for func in funcs]
+    calls = [_passing_rng(func) for func in funcs] if any(map(takes_rng, funcs)) else funcs
 
     def body(sample: Any, **rng: np.random.Generator) -> Any:
-        _, values = _names_and_values(sample, 'zip_apply')
+        values = _values(sample, 'zip_apply')
         if len(values) != len(calls):
             raise ValueError(
                 f'zip_apply has {len(calls)} functions for the {len(values)} fields of {structure(sample)}'
@@ -268,19 +269,20 @@ def _parameters(func: Function) -> Mapping[str, inspect.Parameter]:
         return {}
 
 
-def _names_and_values(sample: Any, owner: str) -> tuple[list[Any], list[Any]]:
-    fields = list(enumerate(sample)) if isinstance(sample, list) else fields_of(sample)
-    if fields is None:
+def _values(sample: Any, owner: str) -> list[Any]:
+    values = list(sample) if isinstance(sample, SEQUENCES) else values_of(sample)
+    if values is None:
         raise TypeError(
             f'{owner} needs a sample with fields (a tuple, a mapping, a dataclass), got {structure(sample)}'
         )
-    return [name for name, _ in fields], [value for _, value in fields]
+    return values
 
 
-def _number_of_field(names: list[Any], index_or_key: Any, sample: Any) -> int:
-    by_index = isinstance(sample, tuple | list) and isinstance(index_or_key, int | np.integer)
-    if by_index and -len(names) <= index_or_key < len(names):
+def _number_of_field(sample: Any, index_or_key: Any) -> int:
+    by_index = isinstance(sample, SEQUENCES) and isinstance(index_or_key, INDICES)
+    if by_index and -len(sample) <= index_or_key < len(sample):
         return int(index_or_key)
+    names = range(len(sample)) if isinstance(sample, list) else names_of(sample)
     if not by_index and index_or_key in names:
         return names.index(index_or_key)
     error = IndexError if by_index else KeyError

@@ -8,6 +8,8 @@ from typing import Any
 
 Name = Any  # an index, a key, or the name of an attribute
 
+SEQUENCES, MAPPINGS = (tuple, list), (dict, Mapping)  # a dict is told at once, where any Mapping takes a search
+
 
 def fields_of(value: object) -> list[tuple[Name, Any]] | None:
     """The names and values of the fields of a tuple, a mapping or a dataclass; ``None`` for anything else.
@@ -21,14 +23,40 @@ def fields_of(value: object) -> list[tuple[Name, Any]] | None:
     >>> fields_of('text') is None
     True
     """
+    values = values_of(value)
+    return None if values is None else list(zip(names_of(value), values, strict=True))
+
+
+def names_of(value: Any) -> Sequence[Name]:
+    """The names of the fields, in their order; none of what has no fields.
+
+    Examples
+    --------
+    >>> names_of(('a', 'b')), names_of({'image': 1})
+    (range(0, 2), ['image'])
+    """
     if isinstance(value, tuple):
-        return list(zip(value._fields if is_named_tuple(value) else range(len(value)), value, strict=True))  # type: ignore[attr-defined]
-    if isinstance(value, Mapping):
-        return list(value.items())
-    if has_fields(type(value)):
-        names = [field.name for field in dataclasses.fields(value)]  # type: ignore[arg-type]
-        return [(name, getattr(value, name)) for name in names if hasattr(value, name)]
-    return None
+        return value._fields if is_named_tuple(value) else range(len(value))  # type: ignore[attr-defined]
+    if isinstance(value, MAPPINGS):
+        return list(value)
+    if dataclasses.is_dataclass(type(value)):
+        return [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]
+    return []
+
+
+def values_of(value: Any) -> list[Any] | None:
+    """The values of the fields, in the order of ``names_of``; ``None`` for what has no fields.
+
+    Examples
+    --------
+    >>> values_of(('a', 'b')), values_of({'image': 1})
+    (['a', 'b'], [1])
+    """
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, MAPPINGS):
+        return list(value.values())
+    return [getattr(value, name) for name in names_of(value)] if dataclasses.is_dataclass(type(value)) else None
 
 
 def has_fields(kind: type) -> bool:
@@ -53,14 +81,13 @@ def with_fields(like: Any, values: Sequence[Any]) -> Any:
     >>> with_fields({'image': 1, 'label': 2}, [3, 4])
     {'image': 3, 'label': 4}
     """
-    if is_named_tuple(like):
-        return like._make(values)
-    if isinstance(like, tuple | list):
-        return type(like)(values)
-    if isinstance(like, Mapping):
+    if isinstance(like, SEQUENCES):
+        make = getattr(like, '_make', type(like))  # a named tuple has it
+        return make(values)
+    if isinstance(like, MAPPINGS):
         return dict(zip(like, values, strict=True))
     made = object.__new__(type(like))
-    for (name, _), value in zip(fields_of(like) or [], values, strict=True):
+    for name, value in zip(names_of(like), values, strict=True):
         object.__setattr__(made, name, value)  # it may be frozen
     return made
 
