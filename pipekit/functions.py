@@ -15,7 +15,7 @@ import numpy as np
 from .arguments import fraction, function
 from .descriptions import Description, described
 from .display import code, structure
-from .structures import SEQUENCES, fields_of, names_of, values_of, with_fields
+from .structures import MAPPINGS, SEQUENCES, fields_of, names_of, values_of, with_fields
 
 Function: TypeAlias = Callable[..., Any]
 
@@ -104,9 +104,9 @@ class Unpacking:
 
     def __call__(self, value: Any, **rng: np.random.Generator) -> Any:
         func = self._func
-        if isinstance(value, tuple | list):
+        if isinstance(value, SEQUENCES):
             return func(*value, **rng)
-        if isinstance(value, Mapping):
+        if isinstance(value, MAPPINGS):
             return func(**value, **rng)
         fields = fields_of(value)
         if fields is None:
