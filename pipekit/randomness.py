@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cache
+from struct import Struct
 from sys import getrefcount
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ Key: TypeAlias = tuple['int | Key', ...]
 Indices: TypeAlias = npt.NDArray[np.int64]
 
 ENTROPY_BYTES = 16
+TWO_WORDS, THREE_WORDS = Struct('<2Q'), Struct('<3Q')
 ROUNDS = 8  # an even number: the halves of an odd width end where they began
 LARGEST_DRAWN = 1 << 13  # up to here a permutation is drawn whole, from there on it is computed
 
@@ -66,7 +68,7 @@ class Generators:
     def __init__(self, seed: int, key: Key):
         self._state: dict[str, Any] = {
             'bit_generator': 'Philox',
-            'state': {'counter': [0, 0, 0, 0], 'key': _hashed((int(seed), key), words=2)},
+            'state': {'counter': [0, 0, 0, 0], 'key': _hashed((int(seed), key), TWO_WORDS)},
             'buffer': [0, 0, 0, 0],
             'buffer_pos': 4,
             'has_uint32': 0,
@@ -91,7 +93,7 @@ class Generators:
             self._renew()
         # The lowest word is left to the generator, which counts its draws there.
         self._state['state']['counter'] = (
-            [0, cursor, 0, 0] if type(cursor) is int and cursor < 1 << 64 else [0, *_hashed(cursor, words=3)]
+            [0, cursor, 0, 0] if type(cursor) is int and cursor < 1 << 64 else [0, *_hashed(cursor, THREE_WORDS)]
         )
         self._bit_generator.state = self._state  # type: ignore[assignment]
         return self._generator
@@ -124,12 +126,16 @@ def _no_entropy() -> NoEntropy:
     return NoEntropy()
 
 
-def _hashed(value: Key | Cursor, words: int) -> list[int]:
-    import hashlib  # here, because it takes as long to load as the rest of pipekit, and a description does without
+def _hashed(value: Key | Cursor, words: Struct) -> tuple[int, ...]:
+    return words.unpack(_blake2b()(repr(value).encode(), digest_size=words.size).digest())
 
-    digest = hashlib.blake2b(repr(value).encode(), digest_size=8 * words).digest()
-    words_of_digest: list[int] = np.frombuffer(digest, '<u8').tolist()
-    return words_of_digest
+
+@cache
+def _blake2b() -> Any:
+    # Here, because it takes as long to load as the rest of pipekit, and a description does without.
+    from hashlib import blake2b
+
+    return blake2b
 
 
 def random_order(n: int, generator: np.random.Generator, weights: npt.NDArray[np.float64] | None = None) -> Indices:

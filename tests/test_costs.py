@@ -144,7 +144,7 @@ SAMPLE_BUDGETS = {
     'apply': PerSample(apply(same), 1, 0, 1),
     'apply, three': PerSample(pipeline(apply(same), apply(same), apply(same)), 1, 0, 1),
     'apply, random': PerSample(apply(same_at_random, seed=0), 3, 2, 1),
-    'apply, random behind a take': PerSample(pipeline(ENDLESS, apply(same_at_random, seed=0)), 5, 7, 1),
+    'apply, random behind a take': PerSample(pipeline(ENDLESS, apply(same_at_random, seed=0)), 5, 6, 1),
     'unpack': PerSample(unpack(same_fields), 2, 1, 1),
     'unpack, random': PerSample(unpack(same_fields, seed=0), 4, 3, 1),
     'skip': PerSample(apply(same, on_error=skip(ValueError)), 12, 8, 1),
