@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from .cursors import Cursor, Pair
 from .errors import TooManyFailures
-from .places import Place
 from .policies import Skip
 from .sending import sendable_error
 from .words import brief
@@ -50,13 +49,14 @@ class Failure(NamedTuple):
 class Trial(NamedTuple):
     """A sample's turn at a stage that skips or replaces."""
 
-    place: Place
+    path: str
+    stage: str
     policy: Skip
     sample: Any = None
     exception: Exception | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Trial, (self.place, self.policy, self.sample, _sendable(self.exception))
+        return Trial, (*self[:-1], _sendable(self.exception))
 
 
 class Outcome(NamedTuple):
@@ -67,7 +67,7 @@ class Outcome(NamedTuple):
     value, cursor
         The pair.
     trials
-        For each stage that was reached and skips or replaces: its place, its budget, and what it failed with, if so.
+        For each stage that was reached and skips or replaces: which it is, its budget, and what it failed with, if so.
     is_skipped
         Whether there is no value.
     """
@@ -88,8 +88,8 @@ class Failures:
     --------
     >>> from pipekit import skip
     >>> failures = Failures()
-    >>> place = Place('apply(load), the 2nd of 2 stages', 2)
-    >>> failures.settled(Outcome('a', 1, [Trial(place, skip())], is_skipped=False))
+    >>> trial = Trial('2', 'apply(load), the 2nd of 2 stages', skip())
+    >>> failures.settled(Outcome('a', 1, [trial], is_skipped=False))
     ('a', 1)
     >>> failures.counts
     {'2': [1, 0]}
@@ -149,7 +149,7 @@ class Failures:
             If a budget is spent.
         """
         for trial in outcome.trials:
-            counts = self.counts.setdefault(trial.place.path, [0, 0])
+            counts = self.counts.setdefault(trial.path, [0, 0])
             counts[0] += 1
             if trial.exception is not None:
                 counts[1] += 1
@@ -157,19 +157,19 @@ class Failures:
         return None if outcome.is_skipped else outcome[:2]
 
     def _note(self, trial: Trial, cursor: Cursor, tried: int, failed: int) -> None:
-        place, policy, sample, exception = trial
+        path, stage, policy, sample, exception = trial
         assert exception is not None
-        self.kept.append((place.path, tried, Failure(place.label, cursor, sample, exception)))
-        first = self._first.setdefault(place.path, [])
+        self.kept.append((path, tried, Failure(stage, cursor, sample, exception)))
+        first = self._first.setdefault(path, [])
         if len(first) < SHOWN:
             first.append((tried, exception))
-        if (place.path, type(exception)) not in self._logged:
-            self._logged.add((place.path, type(exception)))
+        if (path, type(exception)) not in self._logged:
+            self._logged.add((path, type(exception)))
             done = 'skipped' if policy.substitute is None else 'replaced'
             text = '%s: %s sample %s (cursor %s) because of %r; others like it are counted'
-            logger.warning(text, place.label, done, brief(sample), cursor, exception)
+            logger.warning(text, stage, done, brief(sample), cursor, exception)
         if not policy.allows(failed, tried):
-            text = f'{place.label}, failed on {failed} of {tried} samples, over its budget of {policy.budget}'
+            text = f'{stage}, failed on {failed} of {tried} samples, over its budget of {policy.budget}'
             raise TooManyFailures(text, [exception for _, exception in first])
 
 

@@ -218,25 +218,27 @@ def function_of_outcomes(
     last = start
     steps = []
     for part in parts:
+        function = _with_cursor(part._replace(on_error=()), Context(key, part.ordinal))
+        place = part.place.at(key)
         skip = next((policy for policy in part.on_error if isinstance(policy, Skip)), None)
-        steps.append((_with_cursor(part._replace(on_error=()), Context(key, part.ordinal)), part, skip))
+        steps.append((function, place, part.on_error, None if skip is None else Trial(place.path, place.label, skip)))
 
     def outcome(pair: Pair[Any], before: Cursor | None = None) -> Outcome:
         nonlocal last
         value, cursor = pair
         trials = []
         is_skipped = False
-        for function, part, skip in steps:
-            sample, place = value, part.place.at(key)
+        for function, place, on_error, trial in steps:
+            sample = value
             call = partial(recorder.call, place.path, function) if recorder.on else function
             try:
-                value, error, is_skipped = handled(part.on_error, partial(call, sample, cursor), sample, pause)
+                value, error, is_skipped = handled(on_error, partial(call, sample, cursor), sample, pause)
             except BaseException as unhandled:
                 raise_noted(unhandled, place, sample, cursor, last if before is None else before)
             if error is not None:
                 add_note(error, place.note(sample, cursor, last if before is None else before))
-            if skip is not None:
-                trials.append(Trial(place, skip) if error is None else Trial(place, skip, sample, error))
+            if trial is not None:
+                trials.append(trial if error is None else trial._replace(sample=sample, exception=error))
             if is_skipped:
                 break
         last = cursor
