@@ -77,11 +77,24 @@ def numbered(make: Callable[[], Iterable[T]], done: int) -> Pairs[T]:
     >>> list(numbered(lambda: 'abc', 1))
     [('b', 2), ('c', 3)]
     """
-    iterator = iter(make())
-    skipped = sum(1 for _ in stepwise(islice(iterator, done), 'resuming by replay', done)) if done else 0
+    yield from map(lambda value, number: (value, number), after(done, iter(make())), count(done + 1))
+
+
+def after(done: int, values: Iterator[T]) -> Iterator[T]:
+    """The values after the first ``done``, which are made and dropped.
+
+    Examples
+    --------
+    >>> list(after(2, iter('abc')))
+    ['c']
+    >>> after(4, iter('abc'))
+    Traceback (most recent call last):
+    ValueError: the cursor 4 lies behind the end, after 3 values
+    """
+    skipped = sum(1 for _ in stepwise(islice(values, done), 'resuming by replay', done)) if done else 0
     if skipped < done:
         raise ValueError(f'the cursor {done} lies behind the end, after {skipped} values')
-    yield from map(lambda value, number: (value, number), iterator, count(done + 1))
+    return values
 
 
 def counted(number: int, pair: Pair[T]) -> Pair[T]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, count, islice
+from itertools import repeat as repeated
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from more_itertools import chunked
 
 from .arguments import boolean, function, natural_number, optional, positive_int, seed_or_fresh
-from .cursors import START, Cursor, Pair, Pairs, counted, index_of, numbered, parts_of
+from .cursors import START, Cursor, Pair, Pairs, after, counted, index_of, numbered, parts_of
 from .descriptions import described
 from .display import code, structure
 from .functions import Unpacking, may_take_rng, takes_rng
@@ -20,6 +21,7 @@ from .places import raise_noted
 from .policies import OnErrors, checked_on_error
 from .randomness import Generators, random_order
 from .streams import Context, Upstream, passes
+from .structures import SEQUENCES
 from .workers.kinds import Workers, checked_workers
 
 if TYPE_CHECKING:
@@ -166,14 +168,14 @@ def flatten() -> Flattening:
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
         before, done = parts_of(cursor, [None, int], stage)
-        return parts(upstream(before, context), before, done)
+        return chain.from_iterable(parts(upstream(before, context), before, done))
 
-    def parts(pairs: Pairs[Any], before: Cursor, done: int) -> Pairs[Any]:
-        for value, after in pairs:
-            remaining = partial(_parts_of, [value])
+    def parts(pairs: Pairs[Any], before: Cursor, done: int) -> Iterator[Pairs[Any]]:
+        for value, cursor in pairs:
+            remaining = after(done, _parts_of(value))
             del value
-            yield from map(partial(_located, before), numbered(remaining, done))
-            before, done = after, 0
+            yield map(partial(_located, before), remaining, count(done + 1))
+            before, done = cursor, 0
 
     stage = Flattening(open_on)
     return stage
@@ -369,19 +371,14 @@ def _seed_for(owner: str, func: Callable[..., Any], seed: int | None) -> int | N
     return seed_or_fresh(seed) if seed is not None or takes_rng(func) else None
 
 
-def _parts_of(holder: list[Any]) -> Iterator[Any]:
-    value = holder.pop()
-    if isinstance(value, list | tuple):  # whose iterator would keep the parts that have been handed on
-        return _popped(list(reversed(value)))
+def _parts_of(value: Any) -> Iterator[Any]:
+    if isinstance(value, SEQUENCES):  # whose iterator would keep the parts that have been handed on
+        parts = list(reversed(value))
+        return map(parts.pop, repeated(-1, len(parts)))
     if not isinstance(value, Iterable) and not hasattr(value, '__getitem__'):
         raise TypeError(f'flatten needs samples to iterate over, got {structure(value)}')
     return iter(value)
 
 
-def _popped(values: list[Any]) -> Iterator[Any]:
-    while values:
-        yield values.pop()
-
-
-def _located(before: Cursor, pair: Pair[Any]) -> Pair[Any]:
-    return pair[0], (before, pair[1])
+def _located(before: Cursor, part: Any, number: int) -> Pair[Any]:
+    return part, (before, number)

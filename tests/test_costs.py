@@ -157,7 +157,7 @@ SAMPLE_BUDGETS = {
     'random_apply': PerSample(apply(random_apply(1, same), seed=0), 6, 2, 1),
     'sample_args': PerSample(apply(sample_args(first_of_two, zero), seed=0), 5, 2, 1),
     'keep': PerSample(keep(same), 1, 0, 1),
-    'flatten': PerSample(flatten(), 13, 5, 1),
+    'flatten': PerSample(flatten(), 5, 2, 1),
     'shuffle': PerSample(shuffle(32, seed=0), 1.25, 1.28, 32),
     'take': PerSample(ENDLESS, 1, 0, 1),
     'repeat': PerSample(repeat(1), 2, 0, 1),
