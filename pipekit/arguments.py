@@ -15,6 +15,7 @@ from .display import code
 from .randomness import FreshSeed, fresh_seed
 
 N = TypeVar('N', int, float)
+E = TypeVar('E', TypeError, ValueError)
 
 
 def positive_int(name: str, value: object, expected: str = 'a positive int') -> int:
@@ -179,21 +180,23 @@ def weights_of(weights: Iterable[float], n: int, things: str) -> npt.NDArray[np.
 
 
 def _at_least(least: int, name: str, value: Any, expected: str) -> int:
-    message = f'{name} must be {expected}, got {code(value)}'
     if isinstance(value, float | np.floating):
-        raise ValueError(message)
+        raise _wrong(ValueError, name, value, expected)
     if isinstance(value, bool | np.bool | np.ndarray) or not hasattr(value, '__index__'):
-        raise TypeError(message)
+        raise _wrong(TypeError, name, value, expected)
     number = operator.index(value)
     if number < least:
-        raise ValueError(message)
+        raise _wrong(ValueError, name, value, expected)
     return number
 
 
 def _number(name: str, value: Any, expected: str, is_right: Callable[[Any], bool]) -> float:
-    message = f'{name} must be {expected}, got {code(value)}'
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(message)
+        raise _wrong(TypeError, name, value, expected)
     if not is_right(value):
-        raise ValueError(message)
+        raise _wrong(ValueError, name, value, expected)
     return float(value)
+
+
+def _wrong(error: type[E], name: str, value: object, expected: str) -> E:
+    return error(f'{name} must be {expected}, got {code(value)}')
