@@ -189,21 +189,24 @@ def _padded(leaves: Leaves, kinds: set[type], path: Path, padding: Any, ratio: f
     arrays = _arrays(leaves, kinds, path)
     if isinstance(arrays, np.ndarray):
         return arrays
-    if len(set(map(SHAPE, arrays))) == 1:
+    shapes = list(map(SHAPE, arrays))
+    if len(set(shapes)) == 1:
         return _concatenated(arrays, leaves, path)
-    axes = list(map(np.ndim, arrays))
+    axes = list(map(len, shapes))
     if len(set(axes)) != 1:
         raise _difference(arrays, axes, path)
-    shape = tuple(map(max, zip(*map(SHAPE, arrays), strict=True)))
+    shape = tuple(map(max, zip(*shapes, strict=True)))
     dtype = _dtype(arrays, leaves, path)
     batch = empty((len(arrays), *shape), dtype)
     batch = np.empty((len(arrays), *shape), dtype) if batch is None else batch
     constant = None if callable(padding) else _fitting(padding, batch.dtype, path)
-    for number, (array, place) in enumerate(zip(arrays, batch, strict=True)):
+    sizes = np.array(shapes)
+    starts = ((shape - sizes) * ratio).astype(int)
+    corners = zip(starts.tolist(), (starts + sizes).tolist(), strict=True)
+    for number, (array, place, (start, end)) in enumerate(zip(arrays, batch, corners, strict=True)):
         if array.shape != shape:
             place[...] = _computed(padding, array, batch.dtype, path, number) if callable(padding) else constant
-        before = [int((full - own) * ratio) for full, own in zip(shape, array.shape, strict=True)]
-        place[tuple(slice(start, start + own) for start, own in zip(before, array.shape, strict=True))] = array
+        place[tuple(map(slice, start, end))] = array
     return batch
 
 

@@ -174,8 +174,8 @@ BATCH_BUDGETS = {
     'combine_to_arrays': PerBatch(lambda: combine_to_arrays(PAIRS), 25, 31, 1),
     'combine_to_arrays, of dicts': PerBatch(lambda: combine_to_arrays(DICTS), 59, 97, 1),
     'combine_to_arrays, of views': PerBatch(lambda: combine_to_arrays(VIEWS), 11, 10, 1),
-    'combine_pad': PerBatch(lambda: combine_pad(RAGGED), 232, 84, 1),
-    'combine_pad, of equal shapes': PerBatch(lambda: combine_pad(PAIRS), 74, 90, 1),
+    'combine_pad': PerBatch(lambda: combine_pad(RAGGED), 32, 73, 1),
+    'combine_pad, of equal shapes': PerBatch(lambda: combine_pad(PAIRS), 66, 75, 1),
     'arrays': PerBatch(batch_of(sample(COLUMNS, seed=0), combine_batches(32)), 28.06, 40.12, 1),
     # Of a view, numpy's take copies the whole column, every time.
     'arrays, of views': PerBatch(batch_of(sample(BACKWARDS, seed=0), combine_batches(32)), 28.06, 40.12, 3),
