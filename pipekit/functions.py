@@ -214,10 +214,12 @@ def random_apply(p: float, func: Function) -> SampleFunction:
     """
     p = fraction('p', p)
     function('func', func, 'a function of a sample')
-    call = _passing_rng(func)
+    is_random = takes_rng(func)
 
     def body(sample: Any, rng: np.random.Generator) -> Any:
-        return call(sample, rng=rng) if rng.random() < p else sample
+        if rng.random() >= p:
+            return sample
+        return func(sample, rng=rng) if is_random else func(sample)
 
     return SampleFunction(body, is_random=True)
 

@@ -154,7 +154,7 @@ SAMPLE_BUDGETS = {
     'apply_at': PerSample(apply(apply_at(0, same)), 6, 7, 1),
     'multiply': PerSample(apply(multiply(same)), 5, 3, 1),
     'zip_apply': PerSample(apply(zip_apply(same, same)), 5, 5, 1),
-    'random_apply': PerSample(apply(random_apply(1, same), seed=0), 6, 2, 1),
+    'random_apply': PerSample(apply(random_apply(1, same), seed=0), 5, 2, 1),
     'sample_args': PerSample(apply(sample_args(first_of_two, zero), seed=0), 5, 2, 1),
     'keep': PerSample(keep(same), 1, 0, 1),
     'flatten': PerSample(flatten(), 5, 2, 1),
