@@ -17,11 +17,11 @@ from typing import Any, Generic, NoReturn, TypeVar
 from warnings import warn
 
 from .arguments import positive_int
-from .cursors import START, Cursor, cursor_of, parts_of
+from .cursors import START, Cursor, Mark, cursor_of, parts_of
 from .display import Table, call_code
 from .errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
 from .failures import Failure, Failures
-from .feed import Feed, Mark, is_batch, items_in_passes, items_one_after_another, running
+from .feed import Feed, is_batch, items_in_passes, items_one_after_another, running
 from .memory import Blocks
 from .metering import Meter
 from .prefetch import Prefetch

@@ -6,6 +6,7 @@ A cursor is an int or nested tuples of ints. It lies after its value: a stream o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum, auto
 from itertools import count, islice
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,6 +18,17 @@ T = TypeVar('T')
 Cursor: TypeAlias = int | tuple['Cursor', ...]
 Pair: TypeAlias = tuple[T, Cursor]
 Pairs: TypeAlias = Iterator[Pair[T]]
+
+
+class Mark(Enum):
+    """What may come in place of a cursor, where a batch comes with its cursor."""
+
+    END = auto()
+    END_OF_PASS = auto()
+    ERROR = auto()
+
+
+Item: TypeAlias = tuple[Any, Any]  # a batch and its cursor, or a mark in place of that
 
 START: Cursor = 0  # the beginning of every stream, whatever its cursors look like
 

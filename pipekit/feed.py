@@ -6,27 +6,15 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from enum import Enum, auto
 from queue import Empty, SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any
 from warnings import warn
 
-from .cursors import START, Cursor, parts_of
+from .cursors import START, Cursor, Item, Mark, parts_of
 from .metering import Meter
 from .stalls import Stall, own_depth
 from .streams import Context, Stream, passes
 from .workers.pools import Pools
-
-
-class Mark(Enum):
-    """What may come in place of a cursor, where a batch comes with its cursor."""
-
-    END = auto()
-    END_OF_PASS = auto()
-    ERROR = auto()
-
-
-Item: TypeAlias = tuple[Any, Any]  # a batch and its cursor, or a mark in place of that
 
 LOOKS = 10  # at who is busy, during a wait, until it is called a stall
 

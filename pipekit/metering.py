@@ -1,4 +1,4 @@
-"""What the parts of a running pipeline take: measured at every batch, and at some samples."""
+"""What the parts of a running pipeline take: measured at every batch, and in detail at some of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from time import perf_counter, thread_time
 from typing import Any, NamedTuple, TypeVar
 
+from .cursors import Item, Mark
+
 T = TypeVar('T')
 
 REMEMBERED = 1000  # batches, and calls of each stage
-FAST = 0.002  # seconds: of batches that are made faster, only one in so many is looked into
-ONE_IN = 128
+FAST = 0.002  # seconds: where batches are made faster than that, only one in so many is looked into
+ONE_IN = 127  # a prime number: what comes in rounds, as a shuffle that is filled again, is met at each part of a round
 
 
 class Call(NamedTuple):
@@ -94,19 +96,26 @@ class Meter(Recorder):
         self.n_batches = self.n_sampled = 0
         self.waited_for: defaultdict[Any, float] = defaultdict(float)  # seconds, for each kind of workers
         self._waiting = 0.0  # seconds that this batch has waited for workers
-        self._was_slow = True
+        self._making = 0.0  # seconds, for all batches
 
-    def batch(self, items: Iterator[T]) -> T:
-        """The next item, measured."""
+    def batch(self, items: Iterator[Item]) -> Item:
+        """The next item, measured if it is a batch.
+
+        Whether it is looked into depends on how long batches take on average, not on the last one: what comes in rounds
+        would be missed, or met too often.
+        """
         begin = perf_counter()
-        self.on = self.is_exact or self._was_slow or self.n_batches % ONE_IN == 0
+        n = self.n_batches
+        self.on = is_sampled = n < ONE_IN or self._making > n * FAST or n % ONE_IN == 0 or self.is_exact
         self._waiting = self.spent = 0.0
         item = next(items)
         end = perf_counter()
-        self.batches.append((begin, end, self._waiting, self.spent, self.on))
-        self._was_slow = end - begin > FAST
-        self.n_batches += 1
-        self.n_sampled += self.on
+        if item[1].__class__ is not Mark:
+            self.n_batches = n + 1
+            if is_sampled:
+                self.n_sampled += 1
+            self._making += end - begin
+            self.batches.append((begin, end, self._waiting, self.spent, is_sampled))
         if self.calls:
             self.heed(self.calls)
             self.calls.clear()

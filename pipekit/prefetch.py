@@ -44,7 +44,7 @@ def prefetch(
         The largest number of batches made ahead.
     profile
         Whether ``report()`` is to be exact: to time every sample at every stage. By default, where batches are made
-        fast, it looks at one in 128 of them, and at calls of your functions only.
+        fast, it looks at one in 127 of them, and at calls of your functions only.
     report_every
         The number of seconds after which the verdict of ``report()`` is logged, again and again, by the logger
         ``pipekit`` at the level ``INFO``.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipekit import apply, combine_batches, pipeline, prefetch, processes, sample, shuffle, threads
-from pipekit.metering import Meter
+from pipekit.metering import ONE_IN, Batch, Meter
 from pipekit.reporting import report_on
 
 STEP = 0.010
@@ -224,6 +224,57 @@ def test_counts_and_times_are_right():
 
 def unpack_to():
     return apply(lambda number: number)
+
+
+@pytest.fixture
+def batches_of(monkeypatch):
+    """A meter, after it has measured so many batches, each of which takes as long as a function of its number says."""
+
+    def measured(n, duration):
+        now = 0.0
+        monkeypatch.setattr('pipekit.metering.perf_counter', lambda: now)
+
+        def items():
+            nonlocal now
+            for number in range(n):
+                now += duration(number)
+                yield number, number
+
+        meter, made = Meter(), items()
+        for _ in range(n):
+            meter.batch(made)
+        return [Batch(*batch) for batch in meter.batches]
+
+    return measured
+
+
+def test_all_batches_are_looked_into_where_they_are_slow_on_average(batches_of):
+    assert all(batch.is_sampled for batch in batches_of(500, lambda number: 0.004))
+    assert all(batch.is_sampled for batch in batches_of(500, lambda number: 0.016 if number % 4 == 0 else 0))
+
+
+@pytest.mark.parametrize('rounds', [2, 4, 16, 64, 128])
+def test_what_comes_in_rounds_is_met_as_often_as_it_comes(rounds, batches_of, monkeypatch):
+    monkeypatch.setattr('pipekit.metering.REMEMBERED', 10**6)
+    batches = batches_of(rounds * ONE_IN * 3, lambda number: 0.001 if number % rounds == rounds - 1 else 0)
+    later = [batch for batch in batches[ONE_IN:] if batch.is_sampled]
+    slow = sum(batch.end > batch.begin for batch in later)
+    assert len(later) == pytest.approx(len(batches) / ONE_IN, abs=1)
+    assert slow == pytest.approx(len(later) / rounds, abs=1)
+
+
+def test_the_first_batches_tell_of_a_stage_behind_a_shuffle():
+    with pipeline(range(10**6), apply(abs), shuffle(64, seed=0), combine_batches(16), prefetch(48)) as batches:
+        list(batches)
+        stages = batches.report().stages
+    assert [times.per_batch for times in stages] == [pytest.approx(16, rel=0.3), 1]
+
+
+def test_the_ends_of_passes_are_no_batches():
+    with pipeline(range(12), apply(abs), combine_batches(4), prefetch()) as batches:
+        for _ in range(4):
+            list(batches)
+    assert [times.per_batch for times in batches.report().stages] == [4, 1]
 
 
 def test_a_report_is_a_table_html_and_json():
