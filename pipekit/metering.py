@@ -95,6 +95,8 @@ class Meter(Recorder):
         self.n_calls: Counter[str] = Counter()
         self.n_batches = self.n_sampled = 0
         self.waited_for: defaultdict[Any, float] = defaultdict(float)  # seconds, for each kind of workers
+        self.delays: defaultdict[Any, deque[float]] = defaultdict(_remembered)  # of results that were waited for
+        self._wait: tuple[Any, float, float] = None, 0.0, 0.0  # the last: for what, from when to when
         self._waiting = 0.0  # seconds that this batch has waited for workers
         self._making = 0.0  # seconds, for all batches
 
@@ -135,12 +137,17 @@ class Meter(Recorder):
         """What a worker has given back, after a note of the calls that come with it."""
         result, calls = measured
         self.heed(calls)
+        workers, begin, end = self._wait
+        if calls and begin < (made := calls[-1][3]) < end:
+            self.delays[workers].append(end - made)
         return result
 
-    def waited(self, workers: Any, seconds: float) -> None:
-        """Take note of a wait for workers."""
-        self.waited_for[workers] += seconds
-        self._waiting += seconds
+    def waited(self, workers: Any, begin: float) -> None:
+        """Take note of a wait for workers that ends now."""
+        end = perf_counter()
+        self.waited_for[workers] += end - begin
+        self._waiting += end - begin
+        self._wait = workers, begin, end
 
     def watched(self, pairs: Iterator[T], path: str) -> Iterator[T]:
         """The pairs of a stage, with a note of what each takes beyond what has been taken note of within it."""
@@ -153,6 +160,10 @@ class Meter(Recorder):
     def taken(self, begin: float, is_first: bool) -> None:
         """A consumer that asked for a batch at this time, the first of an epoch perhaps, has got it."""
         self.waits.append((begin, perf_counter(), is_first))
+
+
+def _remembered() -> deque[float]:
+    return deque(maxlen=REMEMBERED)
 
 
 class _Watched(Iterator[T]):

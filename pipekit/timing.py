@@ -64,6 +64,8 @@ class Measured:
         What it has noted: how batches were made, how they were got, and the calls at each stage.
     waited_for
         The seconds that were waited for each kind of workers.
+    delays
+        The seconds until the prefetch thread had a result that it waited for, for each kind of workers.
     stages
         What each stage takes.
     made
@@ -91,6 +93,7 @@ class Measured:
         self.waits = list(map(Wait._make, meter.waits.copy()))
         self.calls_of = {path: list(map(Call._make, calls.copy())) for path, calls in meter.calls_of.copy().items()}
         self.waited_for = meter.waited_for.copy()
+        self.delays = {workers: list(delays.copy()) for workers, delays in meter.delays.copy().items()}
         self.stages = list(_times_of_stages(self.calls_of, meter, pipeline))
         self.made = self.batches[1:]
         within = [(wait, after) for wait, after in pairwise(self.waits) if not after.is_first]

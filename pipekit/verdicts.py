@@ -8,17 +8,20 @@ from math import ceil
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .display import code
 from .metering import Batch
 from .pipelines import Each
 from .streams import Stream
-from .timing import Measured, StageTimes, mean, name_of
+from .timing import ENOUGH, Measured, StageTimes, mean, name_of
 from .words import seconds
 from .workers.kinds import Processes, Threads
 
 KEEPS_UP = 0.05  # of the time, that training may wait
 ROOM = 1.15  # how much faster than needed, so that chance does not make it wait
 COMPUTES = 0.25  # of its time, from which on a function computes rather than waits: it may have to wait for a core
+LATE = 0.002  # seconds: a thread that wants the GIL from one that computes gets it after 5 ms, or at the end of a call
 BUFFERS = (4, 8, 16, 32, 64, 128)
 
 
@@ -81,10 +84,14 @@ def _worker_costs(measured: Measured) -> Iterator[_Cost]:
 
 
 def _hold_gil(workers: Any, work: float, computing: float, measured: Measured) -> bool:
-    # One core is busy, although there are several threads, and each waits for most of its time.
     elapsed = (measured.made[-1].end - measured.made[0].begin) / len(measured.made)
     is_one_core = 0.7 < computing / max(elapsed, 1e-12) < 1.25
-    return isinstance(workers, Threads) and workers.n > 1 and is_one_core and 0.1 < computing / work < 0.6
+    if not isinstance(workers, Threads) or workers.n == 1 or not is_one_core:
+        return False
+    # One core is busy, although there are several threads. If they keep each other from it, they keep the prefetch
+    # thread from it as well.
+    delays = measured.delays.get(workers, ())
+    return bool(np.median(delays) > LATE) if len(delays) >= ENOUGH else 0.1 < computing / work < 0.6
 
 
 def _advice(workers: Any, work: float, computing: float, measured: Measured) -> str:

@@ -3,6 +3,7 @@
 import functools
 import json
 import time
+import zlib
 from itertools import islice
 
 import numpy as np
@@ -136,13 +137,65 @@ def test_computing_inline_wants_processes():
     assert number_in(slow.verdict, 'processes') in (2, 3, 4)
 
 
+@pytest.mark.parametrize('n', [2, 4])
 @in_three_tries
 @pytest.mark.usefixtures('free_core')
-def test_threads_that_hold_the_gil_want_processes():
-    slow = train(apply(computes(0.008), workers=threads(4)), combine_batches(BATCH))
+def test_threads_that_hold_the_gil_want_processes(n):
+    slow = train(apply(computes(0.008), workers=threads(n)), combine_batches(BATCH))
     assert slow.bottleneck == 'apply(augment)'
     assert 'hold the GIL' in slow.verdict
     assert number_in(slow.verdict, 'processes') in range(2, 6)
+
+
+@in_three_tries
+@pytest.mark.usefixtures('free_core')
+def test_threads_that_wait_and_compute_without_the_gil_are_told_to_be_more():
+    data = np.random.default_rng(0).bytes(1 << 18)
+
+    def load(number):
+        time.sleep(0.006)
+        return len(zlib.compress(data))
+
+    slow = train(apply(load, workers=threads(2)), combine_batches(BATCH))
+    assert slow.bottleneck == 'apply(load)'
+    assert 'threads(2); threads(' in slow.verdict
+
+
+def verdict_on_threads(n, *, making, call, computing, delay):
+    """What is said of ``apply(abs, workers=threads(n))``, a sample of which takes so many milliseconds."""
+    workers, meter = threads(n), Meter()
+    for number in range(50):
+        begin = number * making
+        meter.batches.append((begin, begin + making, making, 0.0, True))
+        meter.waits.append((begin, begin + 0.8 * making, number == 0))
+        meter.heed([('2', 'lane', begin, begin + call, computing)])
+    meter.n_batches = meter.n_sampled = 50
+    meter.waited_for[workers] = 50 * making
+    meter.delays[workers].extend([delay] * 50)
+    return report_on(meter, pipeline(range(9), apply(abs, workers=workers)), 3).verdict
+
+
+# Milliseconds: to make a batch, in a call for it, computing in that, from its end until the prefetch thread goes on.
+GIL_IS_HELD = {
+    'two threads, one of them always waiting': (2, 8, 16, 8, 5),
+    'two threads that wait less than half of the time': (2, 8, 10.6, 8, 5),
+    'calls that are over before another thread gets it': (4, 8, 8, 8, 3.6),
+    'many threads': (32, 8, 256, 8, 20),
+}
+GIL_IS_FREE = {
+    'two threads that compute at a time': (2, 8, 16, 16, 0.1),
+    'two threads, half waiting and half computing': (2, 8, 16, 8, 0.1),
+    'two threads that mostly wait': (2, 8, 16, 1, 5),
+    'one thread': (1, 8, 8, 8, 5),
+}
+
+
+@pytest.mark.parametrize('case', [*GIL_IS_HELD, *GIL_IS_FREE])
+def test_threads_hold_the_gil_where_the_prefetch_thread_waits_for_it_too(case):
+    n, *times = (GIL_IS_HELD | GIL_IS_FREE)[case]
+    making, call, computing, delay = (duration / 1000 for duration in times)
+    verdict = verdict_on_threads(n, making=making, call=call, computing=computing, delay=delay)
+    assert ('hold the GIL' in verdict) == (case in GIL_IS_HELD)
 
 
 @in_three_tries

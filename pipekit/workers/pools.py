@@ -118,4 +118,4 @@ class Pools:
             raise
         finally:
             if self._meter is not None:
-                self._meter.waited(workers, perf_counter() - begin)
+                self._meter.waited(workers, begin)

@@ -156,7 +156,7 @@ class ProcessPool:
         begin = perf_counter()
         yield
         if self._meter is not None:
-            self._meter.waited(self._kind, perf_counter() - begin)
+            self._meter.waited(self._kind, begin)
 
     def _give_to(self, worker: WorkerProcess, job: Job, items: list[Item]) -> None:
         try:
