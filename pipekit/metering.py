@@ -93,6 +93,9 @@ class Meter(Recorder):
         self.waits: deque[tuple[Any, ...]] = deque(maxlen=REMEMBERED)
         self.calls_of: dict[str, deque[tuple[Any, ...]]] = {}
         self.n_calls: Counter[str] = Counter()
+        # What else the stages do, each time that they are asked for a value.
+        self.beside: defaultdict[str, deque[tuple[Any, ...]]] = defaultdict(_remembered)
+        self.n_beside: Counter[str] = Counter()
         self.n_batches = self.n_sampled = 0
         self.waited_for: defaultdict[Any, float] = defaultdict(float)  # seconds, for each kind of workers
         self.delays: defaultdict[Any, deque[float]] = defaultdict(_remembered)  # of results that were waited for
@@ -150,7 +153,7 @@ class Meter(Recorder):
         self._wait = workers, begin, end
 
     def watched(self, pairs: Iterator[T], path: str) -> Iterator[T]:
-        """The pairs of a stage, with a note of what each takes beyond what has been taken note of within it."""
+        """The pairs of a stage, with a note of what each takes beside what has been taken note of within it."""
         return _Watched(self, pairs, path)
 
     def counted(self) -> float:
@@ -162,7 +165,7 @@ class Meter(Recorder):
         self.waits.append((begin, perf_counter(), is_first))
 
 
-def _remembered() -> deque[float]:
+def _remembered() -> deque[Any]:
     return deque(maxlen=REMEMBERED)
 
 
@@ -176,12 +179,15 @@ class _Watched(Iterator[T]):
         meter = self._meter
         before, computed, begin = meter.counted(), thread_time(), perf_counter()
         try:
-            return next(self._pairs)
+            value = next(self._pairs)
         finally:
             end = perf_counter()
             own = end - begin - (meter.counted() - before)
             meter.spent += own
-            meter.calls.append((self._path, meter.lane, end - own, end, min(own, thread_time() - computed)))
+        computing = min(own, thread_time() - computed)
+        meter.beside[self._path].append((self._path, meter.lane, end - own, end, computing))
+        meter.n_beside[self._path] += 1
+        return value
 
 
 OFF = Recorder('', on=False)

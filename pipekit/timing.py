@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -28,13 +29,13 @@ class StageTimes(NamedTuple):
     path
         The branches of ``mix`` that it is in, and the how-manieth it is.
     workers
-        Where its function runs; ``None`` in the prefetch thread.
+        Where it runs; ``None`` in the prefetch thread.
     samples
         How many samples, or batches, it was seen to be called with.
     per_batch
         How many of them make a batch.
     median, p95, mean
-        Seconds for one of them, in the function itself.
+        Seconds for one of them, in the function itself; the mean has, in an exact profile, what else the stage does.
     computing
         The share of that in which it computed, rather than waited.
     """
@@ -60,8 +61,10 @@ class Measured:
 
     Attributes
     ----------
-    batches, waits, calls_of
-        What it has noted: how batches were made, how they were got, and the calls at each stage.
+    batches, waits
+        What it has noted: how batches were made, and how they were got.
+    beside, calls_of
+        What each stage does beside calls of a user's function, in an exact profile; the calls, or that where none are.
     waited_for
         The seconds that were waited for each kind of workers.
     delays
@@ -91,10 +94,11 @@ class Measured:
         # Copied before anything else is done with it: another thread goes on with the meter.
         self.batches = list(map(Batch._make, meter.batches.copy()))
         self.waits = list(map(Wait._make, meter.waits.copy()))
-        self.calls_of = {path: list(map(Call._make, calls.copy())) for path, calls in meter.calls_of.copy().items()}
+        self.beside = _noted(meter.beside)
+        self.calls_of = self.beside | _noted(meter.calls_of)
         self.waited_for = meter.waited_for.copy()
         self.delays = {workers: list(delays.copy()) for workers, delays in meter.delays.copy().items()}
-        self.stages = list(_times_of_stages(self.calls_of, meter, pipeline))
+        self.stages = list(_times_of_stages(self, meter, pipeline))
         self.made = self.batches[1:]
         within = [(wait, after) for wait, after in pairwise(self.waits) if not after.is_first]
         self.steps = [after.begin - wait.end for wait, after in within]
@@ -132,28 +136,43 @@ def name_of(part: Any) -> str:
     return repr(part._call.without(*given)) if given else code(part)
 
 
+def _noted(calls_of: Mapping[str, deque[tuple[Any, ...]]]) -> dict[str, list[Call]]:
+    return {path: list(map(Call._make, calls.copy())) for path, calls in dict(calls_of).items()}
+
+
 def _times_of_stages(
-    calls_of: Mapping[str, Sequence[Call]], meter: Meter, stream: Stream[Any], branches: tuple[int, ...] = ()
+    measured: Measured, meter: Meter, stream: Stream[Any], branches: tuple[int, ...] = ()
 ) -> Iterator[StageTimes]:
     for number, branch in enumerate(stream.source._branches):
-        yield from _times_of_stages(calls_of, meter, branch, (*branches, number))
+        yield from _times_of_stages(measured, meter, branch, (*branches, number))
     parts: list[Any] = [stream.source, *stream.stages]
+    workers = None
     for number, part in enumerate(parts, 1):
         path = '.'.join(map(str, (*branches, number)))
-        if calls_of.get(path):
-            yield _times(part, path, calls_of[path], meter)
+        workers = _workers_of(part) or workers  # where it has none, it may have run with one before it
+        if measured.calls_of.get(path):
+            yield _times(part, path, workers, measured, meter)
 
 
-def _times(part: Any, path: str, calls: Sequence[Call], meter: Meter) -> StageTimes:
-    taken = [call.end - call.begin for call in calls]
+def _times(part: Any, path: str, workers: Workers | None, measured: Measured, meter: Meter) -> StageTimes:
+    calls = measured.calls_of[path]
+    taken, computing = _durations(calls), mean(call.computing for call in calls)
+    samples, each = meter.n_calls[path], mean(taken)
+    if not samples:
+        samples = meter.n_beside[path]
+    elif path in measured.beside:
+        beside, times = measured.beside[path], meter.n_beside[path] / samples
+        each += mean(_durations(beside)) * times
+        computing += mean(call.computing for call in beside) * times
     is_inline = calls[-1].lane == meter.lane
-    per_batch = meter.n_calls[path] / max(meter.n_sampled if is_inline else meter.n_batches, 1)
+    per_batch = samples / max(meter.n_sampled if is_inline else meter.n_batches, 1)
     median, p95 = map(float, np.percentile(taken, [50, 95]))
-    computing = sum(call.computing for call in calls) / max(sum(taken), 1e-12)
-    workers = None if is_inline else code(_workers_of(part))
-    return StageTimes(
-        name_of(part), path, workers, meter.n_calls[path], per_batch, median, p95, mean(taken), min(computing, 1.0)
-    )
+    where, share = None if is_inline else code(workers), min(computing / max(each, 1e-12), 1.0)
+    return StageTimes(name_of(part), path, where, samples, per_batch, median, p95, each, share)
+
+
+def _durations(calls: Iterable[Call]) -> list[float]:
+    return [call.end - call.begin for call in calls]
 
 
 def _workers_of(part: Any) -> Workers | None:

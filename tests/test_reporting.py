@@ -9,7 +9,18 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from pipekit import apply, combine_batches, pipeline, prefetch, processes, sample, shuffle, threads
+from pipekit import (
+    apply,
+    combine_batches,
+    keep,
+    load_by_random_id,
+    pipeline,
+    prefetch,
+    processes,
+    sample,
+    shuffle,
+    threads,
+)
 from pipekit.metering import ONE_IN, Batch, Meter
 from pipekit.reporting import report_on
 
@@ -328,6 +339,39 @@ def test_the_ends_of_passes_are_no_batches():
         for _ in range(4):
             list(batches)
     assert [times.per_batch for times in batches.report().stages] == [4, 1]
+
+
+def test_an_exact_profile_counts_each_call_once():
+    stages = keep(lambda number: number % 2), combine_batches(3), combine_batches(lambda chunk, value: len(chunk) < 2)
+    with pipeline(load_by_random_id(abs, ids=range(9), seed=0), *stages, prefetch(10, profile=True)) as batches:
+        list(batches)
+        batches.close()
+        report = batches.report()
+    source, kept, combined, adaptive = report.stages
+    assert (combined.per_batch, adaptive.per_batch) == (pytest.approx(2, abs=0.2), 1)
+    assert 5 < kept.per_batch == source.per_batch
+
+
+def test_an_exact_profile_counts_what_a_stage_does_beside_its_function():
+    def is_more(chunk, number):
+        time.sleep(0.003)
+        return len(chunk) < 2
+
+    with pipeline(range(20), combine_batches(is_more), prefetch(profile=True)) as batches:
+        list(batches)
+        _, combining = batches.report().stages
+    assert combining.mean > 0.003 > combining.median
+    assert combining.computing < 0.5
+
+
+@pytest.mark.parametrize('alone', [False, True])
+def test_what_runs_in_the_processes_of_its_neighbour_is_said_to_run_there(alone):
+    stages = apply(abs, workers=processes(1)), combine_batches(2), *([] if alone else [apply(sum)])
+    with pipeline(range(20), *stages, prefetch()) as batches:
+        list(batches)
+        report = batches.report()
+    assert [times.workers for times in report.stages] == ['processes(1)', 'processes(1)', None][: len(stages)]
+    assert 'None' not in repr(report)
 
 
 def test_a_report_is_a_table_html_and_json():
