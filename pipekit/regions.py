@@ -6,7 +6,8 @@ import mmap
 import os
 from bisect import bisect_right
 from collections import Counter, defaultdict, deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -38,13 +39,15 @@ class Region:
     """
 
     def __init__(self, descriptor: int | None = None, *, read_only: bool = False, first: int = 0):
-        self.descriptor = _new_file() if descriptor is None else descriptor
-        try:
-            self.memory = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ if read_only else mmap.ACCESS_WRITE)
-        except BaseException:
-            if descriptor is None:
-                self.close_descriptor()
-            raise
+        access = mmap.ACCESS_READ if read_only else mmap.ACCESS_WRITE
+        with beyond_standard_streams():
+            self.descriptor = _new_file() if descriptor is None else descriptor
+            try:
+                self.memory = mmap.mmap(self.descriptor, 0, access=access)  # which has a descriptor of its own
+            except BaseException:
+                if descriptor is None:
+                    self.close_descriptor()
+                raise
         self.size = min(len(self.memory), _memory())
         self._address = np.frombuffer(self.memory, np.uint8).ctypes.data
         self._end = first
@@ -176,6 +179,43 @@ class Views:
     def take_unseen(self) -> list[int]:
         """The blocks that have come out of sight since the last call: one entry for each view."""
         return [self._unseen.popleft() for _ in range(len(self._unseen))]
+
+
+def take_closed_streams() -> list[int]:
+    """Have standard streams that are closed lead nowhere, and return the descriptors that this has opened.
+
+    Examples
+    --------
+    >>> take_closed_streams()
+    []
+    """
+    opened = [os.open(os.devnull, os.O_RDWR)]
+    while opened[-1] <= 2:
+        opened.append(os.open(os.devnull, os.O_RDWR))
+    os.close(opened.pop())
+    return opened
+
+
+@contextmanager
+def beyond_standard_streams() -> Iterator[None]:
+    """What is opened in here has none of the descriptors 0 to 2, although they are free where a stream is closed.
+
+    Whatever is printed goes there, and a process that is started has its own streams there.
+
+    Examples
+    --------
+    >>> with beyond_standard_streams():
+    ...     file = open(os.devnull)
+    >>> with file:
+    ...     file.fileno() > 2
+    True
+    """
+    taken = take_closed_streams()
+    try:
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
 
 
 def _new_file() -> int:

@@ -209,6 +209,47 @@ def test_code_given_as_an_argument_and_from_standard_input_runs():
     assert run(SCRIPT, stdin=True) == OUTPUT
 
 
+CLOSED = """
+import os, sys
+import numpy as np
+from pipekit import apply, combine_batches, pipeline, prefetch, processes
+
+def load(number):
+    print(number, flush=True)
+    for stream in (1, 2):
+        os.write(stream, b'x' * 10_000)  # as a library in C does
+    assert os.read(0, 1) == b''
+    return np.full(100_000, number)
+
+with pipeline(range(6), apply(load, workers=processes(2)), combine_batches(2), prefetch()) as batches:
+    values = [batch[:, 0].tolist() for batch in batches]
+    for stream in map(int, sys.argv[2:]):
+        try:
+            os.fstat(stream)
+        except OSError:
+            values.append('closed')
+with open(sys.argv[1], 'w') as file:
+    print(*values, file=file)
+"""
+
+
+@pytest.mark.parametrize('closed', ['0', '1', '2', '01', '02', '12', '012'])
+def test_standard_streams_may_be_closed(closed, tmp_path):
+    script, result = tmp_path / 'script.py', tmp_path / 'result'
+    script.write_text(CLOSED)
+    closing = ' '.join(f'{stream}{"<" if stream == "0" else ">"}&-' for stream in closed)
+    done = subprocess.run(
+        ['sh', '-c', f'exec "$0" "$@" {closing}', sys.executable, script, result, *closed],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+        env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
+    )
+    assert (done.returncode, done.stderr.strip(b'x')) == (0, b'')
+    assert result.read_text() == '[0, 1] [2, 3] [4, 5]' + ' closed' * len(closed) + '\n'
+
+
 def test_a_class_that_travels_stays_what_it_is_here():
     assert (
         run("""

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 from ..memory import use_again
-from ..regions import Region, SharedBlocks, Views
+from ..regions import Region, SharedBlocks, Views, take_closed_streams
 from ..sending import sendable_error
 from .channels import Channel, Load
 from .pickling import Extent, Pickled, dumps, picklable, unpicklable_part
@@ -63,6 +63,7 @@ class Marks:
 def main(connection: int, results: int | None, arguments: int | None) -> None:
     """Serve until the other end of the connection is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    take_closed_streams()
     pipe = Connection(connection)
     region = None if results is None else Region(results, first=MARKS)
     blocks = None if region is None else SharedBlocks(region)
@@ -80,9 +81,9 @@ def main(connection: int, results: int | None, arguments: int | None) -> None:
     with suppress(OSError):  # nobody waits for it any more
         channel.send(('started',))
         _serve(channel, iter(messages.get, None), constants, Marks(region))
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # those that are not closed
+        with suppress(OSError, ValueError):
+            stream.flush()
     _end()
 
 

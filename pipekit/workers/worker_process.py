@@ -16,7 +16,7 @@ from itertools import count
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ..regions import Region, SharedBlocks, Views
+from ..regions import Region, SharedBlocks, Views, beyond_standard_streams
 from .channels import Channel
 from .jobs import Item, Job
 from .pickling import Pickled
@@ -43,7 +43,7 @@ class WorkerProcess:
         regions = [None if region is None else region.descriptor for region in (results, shared)]
         limits = {} if threads is None else {f'{library}_NUM_THREADS': str(threads) for library in BLAS}
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        with ExitStack() as theirs, ExitStack() as ours:
+        with beyond_standard_streams(), ExitStack() as theirs, ExitStack() as ours:
             if results is not None:
                 theirs.callback(results.close_descriptor)
             self._socket, other = socket.socketpair()
@@ -61,6 +61,7 @@ class WorkerProcess:
             ours.pop_all()
             with suppress(BrokenPipeError), self._process.stdin as pipe:  # type: ignore[union-attr]
                 pipe.write(first_words)
+            self._sentinel = _sentinel(self._process.pid)
         self.channel = Channel(self.connection, outgoing, None if results is None else Views(results))
         self.groups: deque[tuple[Job, list[Item]]] = deque()
         self._known: set[int] = set()  # the functions that it has been sent
@@ -68,7 +69,6 @@ class WorkerProcess:
         self.n_given = 0  # groups, in all
         self._marks = Marks(results)
         self._numbers = count(1)
-        self._sentinel = _sentinel(self._process.pid)
         _alive.add(self)
 
     @property
