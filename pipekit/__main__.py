@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from math import inf
 
 from .arguments import positive, positive_int
-from .bench import VERSION, NothingToMeasure, bench
+from .bench import bench
+from .measurements import VERSION
+from .regions import beyond_standard_streams
+from .targets import NoTarget
 from .tracebacks import hide_own_frames
 
 
@@ -36,17 +40,16 @@ def main(arguments: Sequence[str]) -> int:
     if sys.stderr is not None and sys.stderr.isatty():
         print(f'measuring {options.target}; Ctrl-C ends it early', file=sys.stderr)  # noqa: T201
     try:
-        with redirect_stdout(sys.stderr) if options.json else nullcontext():  # what the user's code prints is no JSON
-            text = bench(
+        with _all_to_stderr() if options.json else nullcontext():  # what the user's code prints is no JSON
+            measurements = bench(
                 options.target,
                 duration=inf if options.batches else options.seconds,
                 batches=options.batches or inf,
                 step=options.step / 1000,
                 ahead=options.prefetch,
                 profile=options.profile,
-                as_json=options.json,
             )
-    except NothingToMeasure as error:
+    except NoTarget as error:
         command.exit(2, f'{command.prog}: {error}\n')
     except KeyboardInterrupt:
         command.exit(130, f'{command.prog}: no batch yet\n')
@@ -54,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         hide_own_frames(error)
         raise
     try:
+        text = json.dumps(measurements.to_dict()) if options.json else repr(measurements)
         print(text, flush=True)  # noqa: T201
     except BrokenPipeError:  # whoever reads it has seen enough; the rest of the buffer goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -69,6 +73,22 @@ def number(text: str) -> float:
 def whole_number(text: str) -> int:
     """A positive whole number."""
     return positive_int('it', int(text))
+
+
+@contextmanager
+def _all_to_stderr() -> Iterator[None]:
+    # What worker processes print, too: their streams are those of this process.
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    with beyond_standard_streams():
+        stdout = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 if __name__ == '__main__':

@@ -18,6 +18,8 @@ import pytest
 
 from pipekit import bench
 from pipekit.__main__ import main
+from pipekit.measurements import VERSION
+from pipekit.peaks import peaks
 
 ROOT = os.path.dirname(os.path.dirname(bench.__file__))
 SOON = 60.0  # seconds; far more than anything here takes
@@ -299,7 +301,7 @@ def test_help_says_what_there_is(arguments):
 
 
 def test_the_version_is_printed():
-    assert run('--version') == (0, f'pipekit {bench.VERSION}\n', '')
+    assert run('--version') == (0, f'pipekit {VERSION}\n', '')
 
 
 def test_an_error_of_the_users_passes_through_with_its_note_and_without_frames_of_ours(script):
@@ -492,6 +494,22 @@ def test_what_the_users_code_prints_is_not_in_the_json(script):
     assert err.startswith('imported\nloading\n')
 
 
+@needs_processes
+@pytest.mark.parametrize('closing', ['', '2>&-', '<&- 2>&-'])
+def test_what_worker_processes_print_is_not_in_the_json(closing, script):
+    script("""
+        def load(number):
+            print('loading', flush=True)
+            return number
+
+        batches = pipeline(range(9), apply(load, workers=processes(1)), combine_batches(4), prefetch())
+    """)
+    shell = ['sh', '-c', f'exec "$0" "$@" {closing}']
+    code, out, err = run('bench', 'training.py:batches', '--batches', '5', '--json', shell=shell)
+    assert (code, json.loads(out)['batches']) == (0, 5)
+    assert err.startswith('' if closing else 'loading\n')
+
+
 @dataclass
 class Sample:
     image: np.ndarray
@@ -555,16 +573,16 @@ def test_memory_that_processes_share_counts_once(script):
 @pytest.mark.parametrize(('platform', 'unit'), [('darwin', 1), ('linux', 1024)])
 def test_other_systems_tell_of_this_process_alone(platform, unit, monkeypatch):
     resource = pytest.importorskip('resource')
-    monkeypatch.setattr(bench, '_peaks_from', lambda pid: iter(()))
+    monkeypatch.setattr('pipekit.peaks._peaks_from', lambda pid: iter(()))
     monkeypatch.setattr(sys, 'platform', platform)
-    (peak,) = bench._peaks()
+    (peak,) = peaks()
     assert 0 < peak <= unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def test_windows_tells_of_no_memory(measured, monkeypatch):
-    monkeypatch.setattr(bench, '_peaks_from', lambda pid: iter(()))
+    monkeypatch.setattr('pipekit.peaks._peaks_from', lambda pid: iter(()))
     with monkeypatch.context() as patched:
         patched.setattr(sys, 'platform', 'win32')
-        assert bench._peaks() == []
-    monkeypatch.setattr(bench, '_peaks', list)
+        assert peaks() == []
+    monkeypatch.setattr('pipekit.bench.peaks', list)
     assert 'memory' not in measured('batches = pipeline(range(9), *stages, prefetch())')
