@@ -46,9 +46,7 @@ class Report:
         self.n_batches = len(measured.waits)
         self.bottleneck = bottleneck
         self.verdict = verdict
-        self.batches = measured.batches  # these, for a picture
-        self.waits = measured.waits
-        self.calls_of = measured.calls_of
+        self._measured = measured
 
     def to_dict(self) -> dict[str, Any]:
         """All of it but the single measurements, as what JSON can hold."""
@@ -69,7 +67,7 @@ class Report:
         ModuleNotFoundError
             If the extra ``plot`` is not installed.
         """
-        return plot(self)
+        return plot(self._measured, self.verdict)
 
     def table(self) -> Table:
         """The stages, a line each, and the verdict below."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .metering import Batch, Call, Wait
+from .timing import Measured
 
 if TYPE_CHECKING:
     from .pictures import Picture
@@ -18,18 +18,7 @@ WAITING, MAKING = '#d62728', '#7f7f7f'
 LONGEST_LABEL = 40
 
 
-class Reported(Protocol):
-    """What of a report is in its picture."""
-
-    verdict: str
-    step: float
-    stages: list[Any]
-    batches: list[Batch]
-    waits: list[Wait]
-    calls_of: dict[str, list[Call]]
-
-
-def plot(report: Reported) -> Picture:
+def plot(measured: Measured, verdict: str) -> Picture:
     """A timeline of the last epoch, and the seconds that each stage takes for a batch.
 
     Examples
@@ -37,33 +26,34 @@ def plot(report: Reported) -> Picture:
     >>> from pipekit import apply, pipeline, prefetch
     >>> with pipeline(range(20), apply(abs), prefetch(profile=True)) as batches:
     ...     values = list(batches)
-    >>> [axes.get_title(loc='left') for axes in batches.report().plot().axes]
+    >>> picture = plot(Measured(batches._meter, batches.pipeline), 'nothing to change')
+    >>> [axes.get_title(loc='left') for axes in picture.axes]
     ['the last epoch', 'the time for a batch']
     """
     from .pictures import Picture  # needs the extra `plot`
 
-    lanes = _lanes(report)
-    height = 1.6 + 0.32 * (len(lanes) + max(len(report.stages), 1))
+    lanes = _lanes(measured)
+    height = 1.6 + 0.32 * (len(lanes) + max(len(measured.stages), 1))
     figure = Picture(figsize=(10, height), layout='constrained')
-    ratios = [len(lanes) + 1, max(len(report.stages), 1) + 1]
+    ratios = [len(lanes) + 1, max(len(measured.stages), 1) + 1]
     timeline, bars = figure.subplots(2, 1, height_ratios=ratios)
-    colors = {times.path: f'C{number}' for number, times in enumerate(report.stages)}
+    colors = {times.path: f'C{number}' for number, times in enumerate(measured.stages)}
     _draw_lanes(timeline, lanes, colors)
-    _draw_bars(bars, report, colors)
-    figure.suptitle(report.verdict, wrap=True, fontsize='medium')
+    _draw_bars(bars, measured, colors)
+    figure.suptitle(verdict, wrap=True, fontsize='medium')
     for axes in figure.axes:
         axes.spines[['top', 'right']].set_visible(False)
     return figure
 
 
-def _lanes(report: Reported) -> dict[str, dict[str, list[Span]]]:
-    begin, end = _epoch(report)
+def _lanes(measured: Measured) -> dict[str, dict[str, list[Span]]]:
+    begin, end = _epoch(measured)
     lanes: dict[str, dict[str, list[Span]]] = {'training waits': {WAITING: []}, 'a batch is made': {MAKING: []}}
-    lanes['training waits'][WAITING] = _within([(wait.begin, wait.end) for wait in report.waits], begin, end)
-    lanes['a batch is made'][MAKING] = _within([(batch.begin, batch.end) for batch in report.batches], begin, end)
-    for times in report.stages:
+    lanes['training waits'][WAITING] = _within([(wait.begin, wait.end) for wait in measured.waits], begin, end)
+    lanes['a batch is made'][MAKING] = _within([(batch.begin, batch.end) for batch in measured.batches], begin, end)
+    for times in measured.stages:
         spans: defaultdict[str, list[Span]] = defaultdict(list)
-        for call in report.calls_of[times.path]:
+        for call in measured.calls_of[times.path]:
             spans[call.lane].append((call.begin, call.end))
         for lane in sorted(spans):
             shown = _within(spans[lane], begin, end)
@@ -73,8 +63,8 @@ def _lanes(report: Reported) -> dict[str, dict[str, list[Span]]]:
     return lanes
 
 
-def _epoch(report: Reported) -> Span:
-    waits = report.waits
+def _epoch(measured: Measured) -> Span:
+    waits = measured.waits
     if not waits:
         return 0.0, 0.0
     first = max((number for number, wait in enumerate(waits) if wait.is_first), default=0)
@@ -97,12 +87,12 @@ def _draw_lanes(axes: Any, lanes: dict[str, dict[str, list[Span]]], colors: dict
     axes.set_title('the last epoch', loc='left')
 
 
-def _draw_bars(axes: Any, report: Reported, colors: dict[str, str]) -> None:
-    amounts = [1e3 * times.mean * times.per_batch for times in report.stages]
-    axes.barh(range(len(amounts)), amounts, color=[colors[times.path] for times in report.stages])
-    axes.set_yticks(range(len(amounts)), [_cut(times.stage) for times in report.stages])
+def _draw_bars(axes: Any, measured: Measured, colors: dict[str, str]) -> None:
+    amounts = [1e3 * times.mean * times.per_batch for times in measured.stages]
+    axes.barh(range(len(amounts)), amounts, color=[colors[times.path] for times in measured.stages])
+    axes.set_yticks(range(len(amounts)), [_cut(times.stage) for times in measured.stages])
     axes.invert_yaxis()
-    axes.axvline(1e3 * report.step, color=WAITING, linestyle='--', label='training takes')
+    axes.axvline(1e3 * measured.step, color=WAITING, linestyle='--', label='training takes')
     axes.set_xlim(left=0)
     axes.set_xlabel('milliseconds, of all workers together')
     axes.set_title('the time for a batch', loc='left')
