@@ -102,6 +102,7 @@ class Meter(Recorder):
         self._wait: tuple[Any, float, float] = None, 0.0, 0.0  # the last: for what, from when to when
         self._waiting = 0.0  # seconds that this batch has waited for workers
         self._making = 0.0  # seconds, for all batches
+        self._next_sampled = 0  # the number of a batch
 
     def batch(self, items: Iterator[Item]) -> Item:
         """The next item, measured if it is a batch.
@@ -111,16 +112,18 @@ class Meter(Recorder):
         """
         begin = perf_counter()
         n = self.n_batches
-        self.on = is_sampled = n < ONE_IN or self._making > n * FAST or n % ONE_IN == 0 or self.is_exact
+        self.on = is_sampled = n >= self._next_sampled
         self._waiting = self.spent = 0.0
         item = next(items)
         end = perf_counter()
         if item[1].__class__ is not Mark:
+            self.batches.append((begin, end, self._waiting, self.spent, is_sampled))
             self.n_batches = n + 1
+            self._making += end - begin
             if is_sampled:
                 self.n_sampled += 1
-            self._making += end - begin
-            self.batches.append((begin, end, self._waiting, self.spent, is_sampled))
+                is_next = self.is_exact or n < ONE_IN or self._making > n * FAST
+                self._next_sampled = n + 1 if is_next else n - n % ONE_IN + ONE_IN
         if self.calls:
             self.heed(self.calls)
             self.calls.clear()
