@@ -60,7 +60,7 @@ class Feed:
             self._wait()
         finally:
             self._is_awaited = in_handler
-            if in_handler:  # that of a signal, which has come between a wait and what rings for it
+            if in_handler and self._arrival.empty():  # of a signal, which came between a wait and what rings for it
                 self._arrival.put(None)
 
     def _wait(self) -> None:
@@ -82,7 +82,8 @@ class Feed:
     def tell_of_room(self) -> None:
         """Wake the thread, which has said that it waits for room."""
         self.is_full = False
-        self._room.put(None)
+        if self._room.empty():  # else it looks again anyway; and a thread that never waits leaves its bells behind
+            self._room.put(None)
 
     def stop(self) -> None:
         """Have the thread end, and whoever waits for it return; does not wait itself."""

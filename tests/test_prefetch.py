@@ -26,6 +26,9 @@ from pipekit import (
     shuffle,
     take,
 )
+from pipekit.feed import Feed
+from pipekit.metering import Meter
+from pipekit.workers.pools import Pools
 
 SOON = 10.0  # seconds; far more than anything here takes
 THREAD = 'pipekit-prefetch'
@@ -535,6 +538,17 @@ def test_the_thread_holds_no_batch():
             assert calls.reach(11)  # and now it waits for room
         finally:
             gc.enable()
+
+
+def test_bells_that_nobody_hears_do_not_pile_up():
+    feed = Feed(Heavy(), iter(()), Pools(), Meter(), buffer_size=3, stall_after=None)
+    feed.items.append(('batch', 1))
+    for _ in range(9):
+        feed.tell_of_room()  # as each wait for a slow source does
+    feed._is_awaited = True
+    for _ in range(9):
+        feed.wait()  # as a signal handler does that comes in the middle of a wait
+    assert (feed._room.qsize(), feed._arrival.qsize()) == (1, 1)
 
 
 def test_closing_lets_go_of_the_buffer():
