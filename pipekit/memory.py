@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import mmap
+import os
+import sys
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from math import prod
 from typing import Any, Protocol, TypeVar
@@ -19,7 +21,6 @@ Bytes = npt.NDArray[np.uint8]
 
 WORTHWHILE = 1 << 20  # bytes: what is smaller gains nothing by memory of this process that was used before
 SPARE = 32 << 20  # bytes of free memory that are always kept for use again
-PATIENCE = 0.1  # seconds: in a fork, what another thread had locked stays locked
 FADING = 16  # blocks taken or let go of, after which a peak of use counts for about a third
 
 
@@ -69,6 +70,23 @@ class Heap:
         del self._pieces[start]
 
 
+class Sight(weakref.ref[Bytes]):
+    """Sees an array for as long as anybody does; called with itself, at its end: a function in C, which nothing can
+    interrupt.
+
+    Examples
+    --------
+    >>> ended = []
+    >>> sight = Sight(np.frombuffer(b'abc', np.uint8), ended.append)
+    >>> ended == [sight]
+    True
+    """
+
+    __slots__ = ('start',)
+
+    start: int  # where what it sees begins
+
+
 class Blocks:
     """Hands out blocks of memory, used ones first: fresh memory is several times slower to write.
 
@@ -93,16 +111,31 @@ class Blocks:
     False
     """
 
+    # What is free, is written down by the block itself when it dies, in one call into C: an interrupt, a signal handler
+    # or a finalizer may come in the middle of anything here, in this thread or another one, and nothing is seen twice.
     def __init__(self, supply: Supply | None = None, worthwhile: int = WORTHWHILE):
         self.worthwhile = worthwhile
-        self.in_use = 0  # bytes
-        self.spare = 0
         self._supply = Heap() if supply is None else supply
-        self._lock = threading.Lock()
-        self._unseen: deque[int] = deque()
-        self._rooms: dict[int, int] = {}  # the sizes of the blocks in use
-        self._used: dict[int, list[int]] = {}  # free, by size; the size last used is the last
+        self._lock = threading.Lock()  # for the supply, and what it has given
+        self._owner: int | None = None  # the thread that holds it
+        self._taken = 0  # bytes from the supply
         self._peak = 0  # of the bytes in use, of late
+        self._sights: dict[int, tuple[weakref.ref[Bytes], Sight]] = {}  # of each block, by where it begins
+        self._free: dict[int, list[Sight]] = {}  # by size
+        self._last_used: dict[int, int] = {}  # when each size was
+        self._uses = count()
+        self._trim_later = partial(_trim, weakref.ref(self))
+        _all.add(self)
+
+    @property
+    def spare(self) -> int:
+        """The bytes that are free."""
+        return sum([room * len(free) for room, free in list(self._free.items())])
+
+    @property
+    def in_use(self) -> int:
+        """The bytes in use."""
+        return self._taken - self.spare
 
     def new(self, size: int) -> Bytes:
         """A block of ``size`` bytes, free again when the array and all that views it are gone.
@@ -113,70 +146,73 @@ class Blocks:
             If there is no memory.
         """
         room = rounded(size)
-        if not self._lock.acquire(timeout=PATIENCE):
-            raise NoRoom('the blocks are in use elsewhere')
+        self._last_used[room] = next(self._uses)
+        free = self._free.setdefault(room, [])
         try:
-            self._sort_out()
-            if self._used.get(room):
-                start = self._used[room].pop()
-                self.spare -= room
-            else:
-                start = self._reserved(room)
-            self._rooms[start] = room
-            self.in_use += room
-            self._note_peak()
-            block = self._supply.view(start, size)
-            when_unseen(block, _came_out_of_sight, weakref.ref(self), start)
-            return block
-        finally:
-            self._lock.release()
-
-    def drop(self, start: int) -> None:
-        """Take a block as free that nobody sees any more."""
-        with self._lock:
-            self._drop(start)
-
-    def _drop(self, start: int) -> None:
-        room = self._rooms.pop(start)
-        free = self._used.pop(room, [])
-        self._used[room] = free
-        free.append(start)
-        self.in_use -= room
-        self.spare += room
-        self._note_peak()
-        while self.in_use + self.spare > self._peak + max(SPARE, self._peak // 2):
-            self._give_back_one()
-
-    def _note_peak(self) -> None:
+            start = free.pop().start
+        except IndexError:
+            start = self._reserved(room)
+        block = self._supply.view(start, size)
+        self._sights[start] = self._sights_of(block, start, free)
         self._peak = max(self.in_use, self._peak - self._peak // FADING)
+        return block
 
-    def _give_back_one(self) -> None:
-        room = next(size for size, starts in self._used.items() if starts)
-        self._supply.give_back(self._used[room].pop(0), room)
-        self.spare -= room
+    def _sights_of(self, block: Bytes, start: int, free: list[Sight]) -> tuple[weakref.ref[Bytes], Sight]:
+        trims = weakref.ref(block, self._trim_later)
+        sight = Sight(block, free.append)  # of the two, what was made last is called first
+        sight.start = start
+        return trims, sight
+
+    def trim(self) -> None:
+        """Give memory back, if much more is free than has been in use of late."""
+        self._peak -= self._peak // FADING
+        if self._is_too_much() and not self._lock.locked():  # by this thread perhaps, in the middle of what it does
+            self._peak = max(self.in_use, self._peak)
+            this = threading.get_ident()
+            with self._lock:
+                self._owner = this
+                try:
+                    while self._is_too_much() and self._give_back_one():
+                        pass
+                finally:
+                    self._owner = None
+
+    def _is_too_much(self) -> bool:
+        return self._taken > self._peak + max(SPARE, self._peak // 2)
 
     def _reserved(self, room: int) -> int:
+        this = threading.get_ident()
+        if self._owner == this:
+            raise NoRoom('more blocks are needed in the middle of a search for one')
+        with self._lock:
+            self._owner = this
+            try:
+                return self._from_supply(room)
+            finally:
+                self._owner = None
+
+    def _from_supply(self, room: int) -> int:
         while True:
             try:
-                return self._supply.reserve(room)
+                start = self._supply.reserve(room)
             except NoRoom:
-                if not self.spare:
+                if not self._give_back_one():
                     raise
-                self._give_back_one()
+            else:
+                self._taken += room
+                return start
 
-    def _sort_out(self) -> None:
-        while self._unseen:
-            self._drop(self._unseen.popleft())
-
-    def came_out_of_sight(self, start: int) -> None:
-        """Take note, anywhere and in any thread, that nobody sees a block any more."""
-        self._unseen.append(start)
-        # In the middle of another call, that of this thread perhaps, it stays for the next one.
-        if self._lock.acquire(blocking=False):
+    def _give_back_one(self) -> bool:
+        for room in sorted(self._free, key=self._last_used.__getitem__):
             try:
-                self._sort_out()
-            finally:
-                self._lock.release()
+                start = self._free[room].pop(0).start
+            except IndexError:
+                continue
+            del self._sights[start]
+            self._supply.give_back(start, room)
+            self._taken -= room
+            return True
+        return False
 
 
 def gains(size: int) -> bool:
@@ -253,12 +289,19 @@ class _Current(threading.local):
 _current = _Current()
 
 
-def when_unseen(array: Bytes, function: Callable[..., Any], *args: Any) -> None:
-    """Call a function, in whichever thread, when an array and all that views it are gone."""
-    weakref.finalize(array, function, *args).atexit = False
-
-
-def _came_out_of_sight(blocks: weakref.ref[Blocks], start: int) -> None:
+def _trim(blocks: weakref.ref[Blocks], _: object) -> None:
     alive = blocks()
     if alive is not None:
-        alive.came_out_of_sight(start)
+        alive.trim()
+
+
+_all: weakref.WeakSet[Blocks] = weakref.WeakSet()
+
+
+def _free_locks() -> None:
+    for blocks in list(_all):
+        blocks._lock, blocks._owner = threading.Lock(), None  # another thread of the parent may have held it
+
+
+if sys.platform != 'win32':
+    os.register_at_fork(after_in_child=_free_locks)

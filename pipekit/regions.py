@@ -5,13 +5,13 @@ from __future__ import annotations
 import mmap
 import os
 from bisect import bisect_right
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
 
-from .memory import Blocks, Bytes, NoRoom, when_unseen
+from .memory import Blocks, Bytes, NoRoom, Sight
 
 WORTHWHILE = 1 << 16  # bytes: what is smaller is sent as fast as it is
 
@@ -131,23 +131,23 @@ class SharedBlocks(Blocks):
     def __init__(self, region: Region):
         super().__init__(region, WORTHWHILE)
         self._region = region
-        self._held: Counter[int] = Counter()
+        self._held: defaultdict[int, list[Bytes | None]] = defaultdict(list)
 
     def place_of(self, array: Bytes) -> tuple[int, int] | None:
         """Where the block begins that an array of bytes lies in, and where the array does, if it lies in one."""
         place = self._region.place_of(array)
-        return place if place is not None and place[0] in self._rooms else None
+        return place if place is not None and self._block(place[0]) is not None else None
 
     def hold(self, start: int) -> None:
-        """Keep a block from being used again, once more, until it is dropped."""
-        with self._lock:
-            self._held[start] += 1
+        """Keep a block, which somebody sees, from being used again, once more, until it is dropped."""
+        self._held[start].append(self._block(start))
 
-    def _drop(self, start: int) -> None:
-        if self._held[start]:
-            self._held[start] -= 1
-        else:
-            super()._drop(start)
+    def drop(self, start: int) -> None:
+        """Let go of a block that was held."""
+        self._held[start].pop()
+
+    def _block(self, start: int) -> Bytes | None:
+        return self._sights[start][0]() if start in self._sights else None
 
 
 class Views:
@@ -168,17 +168,20 @@ class Views:
 
     def __init__(self, region: Region):
         self._memory = region.memory
-        self._unseen: deque[int] = deque()
+        self._sights: dict[int, Sight] = {}
+        self._unseen: deque[Sight] = deque()
 
     def of(self, block: int, start: int, size: int) -> Bytes:
         """``size`` bytes from ``start`` on, in the block that begins at ``block``."""
         view = np.frombuffer(self._memory, np.uint8, size, start)
-        when_unseen(view, self._unseen.append, block)
+        sight = Sight(view, self._unseen.append)
+        sight.start = block
+        self._sights[id(sight)] = sight
         return view
 
     def take_unseen(self) -> list[int]:
         """The blocks that have come out of sight since the last call: one entry for each view."""
-        return [self._unseen.popleft() for _ in range(len(self._unseen))]
+        return [self._sights.pop(id(self._unseen.popleft())).start for _ in range(len(self._unseen))]
 
 
 def take_closed_streams() -> list[int]:
