@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
+import threading
+import weakref
 from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import numpy as np
 
 from .memory import Blocks, Bytes, NoRoom, Sight
 
 WORTHWHILE = 1 << 16  # bytes: what is smaller is sent as fast as it is
+NEVER = -1  # in place of the end of a pipe, of which there was none
 
 
 class Region:
@@ -132,6 +137,7 @@ class SharedBlocks(Blocks):
         super().__init__(region, WORTHWHILE)
         self._region = region
         self._held: defaultdict[int, list[Bytes | None]] = defaultdict(list)
+        _shared.add(self)
 
     def place_of(self, array: Bytes) -> tuple[int, int] | None:
         """Where the block begins that an array of bytes lies in, and where the array does, if it lies in one."""
@@ -145,6 +151,10 @@ class SharedBlocks(Blocks):
     def drop(self, start: int) -> None:
         """Let go of a block that was held."""
         self._held[start].pop()
+
+    def in_sight(self) -> Iterator[Bytes]:
+        """The blocks that are in use."""
+        return (block for _, sight in list(self._sights.values()) if (block := sight()) is not None)
 
     def _block(self, start: int) -> Bytes | None:
         return self._sights[start][0]() if start in self._sights else None
@@ -170,6 +180,7 @@ class Views:
         self._memory = region.memory
         self._sights: dict[int, Sight] = {}
         self._unseen: deque[Sight] = deque()
+        _shared.add(self)
 
     def of(self, block: int, start: int, size: int) -> Bytes:
         """``size`` bytes from ``start`` on, in the block that begins at ``block``."""
@@ -181,7 +192,75 @@ class Views:
 
     def take_unseen(self) -> list[int]:
         """The blocks that have come out of sight since the last call: one entry for each view."""
+        _let_go_after_forks()
         return [self._sights.pop(id(self._unseen.popleft())).start for _ in range(len(self._unseen))]
+
+    def in_sight(self) -> Iterator[Bytes]:
+        """The views that somebody sees."""
+        return (view for sight in list(self._sights.values()) if (view := sight()) is not None)
+
+
+class _Fork(NamedTuple):
+    """What was in sight when this process was forked: its child sees it where it is, so that it is to stay as it is.
+
+    ``end`` is one end of a pipe. The other one is open until the child, and what that has forked, is no more, or has
+    become another program.
+    """
+
+    end: int
+    seen: list[Bytes]
+
+
+def _before_fork() -> None:
+    seen = [array for one in list(_shared) for array in one.in_sight()]
+    _forking.ends = ()
+    if seen:
+        with suppress(OSError):
+            _forking.ends = os.pipe()
+            os.set_blocking(_forking.ends[0], False)
+        _forks.append(_Fork(_forking.ends[0] if _forking.ends else NEVER, seen))
+
+
+def _after_fork_in_parent() -> None:
+    for end in _forking.ends[1:]:
+        os.close(end)
+
+
+def _after_fork_in_child() -> None:
+    for fork in _forks:
+        with suppress(OSError):
+            os.close(fork.end)
+    _forks.clear()
+
+
+def _let_go_after_forks() -> None:
+    for _ in range(len(_forks)):
+        with suppress(IndexError):  # another thread looks, too
+            fork = _forks.popleft()
+            if _is_open(fork.end):
+                _forks.append(fork)
+
+
+def _is_open(end: int) -> bool:
+    if end == NEVER:
+        return True
+    with suppress(BlockingIOError):
+        os.read(end, 1)
+        os.close(end)
+        return False
+    return True
+
+
+class _Forking(threading.local):
+    ends: tuple[int, ...] = ()
+
+
+_forking = _Forking()
+_forks: deque[_Fork] = deque()
+_shared: weakref.WeakSet[SharedBlocks | Views] = weakref.WeakSet()
+
+if sys.platform != 'win32':
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def take_closed_streams() -> list[int]:

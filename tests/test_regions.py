@@ -2,6 +2,7 @@ import gc
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from queue import Queue
 from random import Random
 from textwrap import dedent
@@ -19,6 +20,8 @@ from pipekit.regions import Region, SharedBlocks, Views
 PAGE = 4096
 MIB = 1 << 20
 PATIENCE = 60
+
+needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 
 
 @pytest.fixture
@@ -265,16 +268,6 @@ def test_a_view_outlives_its_region_and_its_blocks():
     assert (block == 5).all()
 
 
-def test_a_region_leaves_no_descriptor():
-    before = os.listdir('/proc/self/fd')
-    region = Region()
-    SharedBlocks(region).new(10)
-    region.close_descriptor()
-    del region
-    gc.collect()
-    assert os.listdir('/proc/self/fd') == before
-
-
 def run(script):
     done = subprocess.run(
         [sys.executable, '-c', dedent(script)], capture_output=True, text=True, timeout=PATIENCE, check=False
@@ -284,6 +277,96 @@ def run(script):
 
 
 needs_linux = pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc')
+
+
+@contextmanager
+def forked(seen, mark):
+    """A child, which sees some arrays, and at the end of this block looks whether all they hold is a mark still."""
+    here, there = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(there)
+            os.read(here, 1)
+            os._exit(0 if all((array == mark).all() for array in seen) else 1)
+        finally:
+            os._exit(2)
+    os.close(here)
+    try:
+        yield
+    finally:
+        os.close(there)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+@needs_fork
+def test_a_fork_keeps_the_blocks_that_it_sees(region, blocks):
+    seen = [blocks.new(PAGE)]
+    seen[0][...] = 1
+    address = seen[0].ctypes.data
+    with forked(seen, 1):
+        seen.clear()
+        for mark in range(2, 9):
+            block = blocks.new(PAGE)
+            block[...] = mark
+            assert block.ctypes.data != address
+    del block
+    Views(region).take_unseen()  # as with each message
+    assert blocks.in_use == 0
+
+
+@needs_fork
+def test_the_other_end_is_told_of_what_a_fork_sees_when_that_has_ended(region):
+    files = os.listdir('/dev/fd')
+    views = Views(region)
+    seen = [views.of(start, start, 5) for start in range(0, 3 * PAGE, PAGE)]
+    seen.pop(0)
+    with forked(seen, 0):
+        assert views.take_unseen() == [0]
+        seen.pop(0)
+        assert views.take_unseen() == []
+        with forked(seen, 0):
+            seen.clear()
+            assert views.take_unseen() == []
+        assert views.take_unseen() == []
+    assert sorted(views.take_unseen()) == [PAGE, 2 * PAGE]
+    assert views.take_unseen() == []
+    assert os.listdir('/dev/fd') == files
+
+
+@needs_linux
+def test_another_program_sees_nothing_of_what_its_process_was_forked_with(region):
+    assert (
+        run("""
+        import os, sys
+        from pipekit.regions import Region, Views
+        views = Views(Region())
+        view = views.of(0, 0, 5)
+        here, there = os.pipe()
+        says, said = os.pipe()
+        os.set_inheritable(here, True)
+        os.set_inheritable(said, True)
+        child = os.fork()
+        if not child:
+            os.execv(sys.executable, [sys.executable, '-c', f'import os; os.write({said}, b"x"); os.read({here}, 1)'])
+        del view
+        os.read(says, 1)
+        print(views.take_unseen())
+        os.write(there, b'x')
+        os.waitpid(child, 0)
+    """)
+        == '[0]\n'
+    )
+
+
+def test_a_region_leaves_no_descriptor():
+    before = os.listdir('/proc/self/fd')
+    region = Region()
+    SharedBlocks(region).new(10)
+    region.close_descriptor()
+    del region
+    gc.collect()
+    assert os.listdir('/proc/self/fd') == before
 
 
 @needs_linux
