@@ -37,6 +37,7 @@ T = TypeVar('T')
 logger = logging.getLogger('pipekit')
 
 CACHED = 4  # batches
+ENDED = 'this epoch has ended, because another one was begun on the same batches, or a state loaded'
 PATIENCE = 2.0  # seconds that closing waits for a user's function to return
 
 
@@ -84,10 +85,14 @@ class BatchIterator(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         self._opened()
         with self._lock:
-            epoch = _Epoch(self, self._position[1] - (self._resumes_after or 0))
-            self._current_epoch = weakref.ref(epoch)
-            self._resumes_after = None
-            return epoch
+            while True:
+                position = self._position
+                epoch = _Epoch(self, position[1] - (self._resumes_after or 0))
+                current = weakref.ref(epoch)
+                if self._position is position:  # else a signal handler has loaded a state meanwhile
+                    self._current_epoch = current
+                    self._resumes_after = None
+                    return epoch
 
     def __len__(self) -> int:
         if self._per_epoch is None:
@@ -313,14 +318,17 @@ class BatchIterator(Generic[T]):
             logger.info(self.report().verdict)
 
     def _feed_for(self, epoch: _Epoch[T]) -> Feed:
-        if epoch.over:
-            raise StopIteration
-        if self._current_epoch() is not epoch:
-            raise Closed('this epoch has ended, because another one was begun on the same batches, or a state loaded')
-        if self._position[1] - epoch.before == self._per_epoch:
-            raise StopIteration
-        feed = self._feed
-        return self._opened() if feed is None or feed.stopped else feed
+        while True:
+            if epoch.over:
+                raise StopIteration
+            if self._current_epoch() is not epoch:
+                raise Closed(ENDED)
+            if self._position[1] - epoch.before == self._per_epoch:
+                raise StopIteration
+            feed = self._feed
+            if feed is not None and not feed.stopped:
+                return feed
+            self._opened()  # and look again: a signal handler may have closed them, or loaded a state
 
     def _heed_mark(self, epoch: _Epoch[T], feed: Feed) -> None:
         value, mark = feed.items[0]
@@ -365,38 +373,37 @@ class BatchIterator(Generic[T]):
             raise StateMismatch(f'the state is damaged: {error}') from error
         return cursor
 
-    def _opened(self) -> Feed:
+    def _opened(self) -> None:
         with self._lock:
             if self._closed:
                 raise Closed('the batches are closed; `with batches:` opens them again from where they were')
             if self._forked:
                 raise Closed('the thread stayed in the parent process; close() these batches and open them again')
-            if self._feed is not None and not self._feed.stopped:
-                return self._feed
-            self._stop_feed()
-            return self._open()
+            if self._feed is None or self._feed.stopped:
+                self._stop_feed()
+                self._open()
 
-    def _open(self) -> Feed:
+    def _open(self) -> None:
         _started.add(self)
         position = self._position
         open_at = items_in_passes if self._per_epoch is None else items_one_after_another
-        self._meter = meter = Meter(is_exact=self._end.profile)
+        meter = Meter(is_exact=self._end.profile)
         pools = Pools(meter)
-        self._failures = failures = self._failures.back_at(self._failures.at(self._counted(*position)))
+        failures = self._failures.back_at(self._failures.at(self._counted(*position)))
         context = Context(pools=pools, failures=failures, meter=meter, memory=Blocks())
         items = open_at(self.pipeline, position[0], context)
         if self.pipeline.skips:
             items = failures.noted(items, position[1], is_batch, self._end.buffer_size + 3)
         feed = Feed(self, items, pools, meter, self._end.buffer_size, self._end.stall_after)
         try:
-            self._feed = feed
             feed.start()
-            if self._closed or self._position is not position:
-                feed.stop()  # a signal handler was here
+            if self._feed is None and self._position is position and not self._closed:
+                self._feed, self._meter, self._failures = feed, meter, failures
+                return
         except BaseException:
             feed.stop()
             raise
-        return feed
+        feed.stop()  # a signal handler was here, and has opened or closed them, or loaded a state
 
     def _stop_feed(self) -> Feed | None:
         feed = self._feed

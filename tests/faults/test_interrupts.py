@@ -5,11 +5,15 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from importlib import import_module
+from itertools import islice
 
 import pytest
 
-from pipekit import memory
+from pipekit import Closed, feed, memory, metering, pipeline, prefetch
 from pipekit.memory import Blocks
+
+batch_iterator = import_module('pipekit.batch_iterator')
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == 'win32', reason='needs POSIX signals'),
@@ -18,6 +22,7 @@ pytestmark = [
 ]
 
 MIB = 1 << 20
+SOON = 10.0  # seconds; far more than anything here takes
 SIGNAL = int(signal.SIGUSR1)
 
 
@@ -142,3 +147,77 @@ def test_a_signal_handler_may_use_the_blocks_that_are_being_used(handle):
     blocks = None
     handle(use_them_here)
     before_each_line([memory.__file__], scenario)
+
+
+class Scenario:
+    """Two epochs, from the opening on, in which a signal is handled somewhere."""
+
+    def __init__(self, handle, buffer_size):
+        self._handle = handle
+        self.batches = pipeline(range(10**9), prefetch(5, buffer_size=buffer_size))
+        self.epoch = None
+        self.got = []
+        self.loaded_at = None
+
+    def __call__(self, run):
+        signal.signal(SIGNAL, lambda *_: self._handle(self))
+        with suppress(Interrupt, Closed):
+            run(self._first_epoch)
+        with self.batches:
+            for batch in self.batches:
+                self.got.append(batch)
+        assert self.batches.state_dict()['delivered'] == self.got[-1] + 1
+
+    def _first_epoch(self):
+        self.epoch = iter(self.batches)
+        for batch in self.epoch:
+            self.got.append(batch)
+
+    def interrupt(self):
+        raise Interrupt
+
+    def take(self):
+        if self.epoch is not None:
+            self.got.extend(islice(self.epoch, 1))
+
+    def begin_another(self):
+        self.got.append(next(iter(self.batches)))
+
+    def close(self):
+        self.batches.close()
+
+    def close_and_open(self):
+        self.batches.close()
+        self.batches.__enter__()
+
+    def load(self):
+        self.batches.load_state_dict({**self.batches.state_dict(), 'cursor': 100, 'delivered': 100, 'in_epoch': None})
+        self.loaded_at = len(self.got)
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == 'pipekit-prefetch']
+
+
+@pytest.mark.parametrize('buffer_size', [1, 3])
+@pytest.mark.parametrize('name', ['interrupt', 'take', 'begin_another', 'close', 'close_and_open', 'load'])
+@pytest.mark.usefixtures('handle')
+def test_whatever_a_signal_handler_does_in_an_epoch_each_batch_comes_once(name, buffer_size):
+    def scenario(run):
+        epochs = Scenario(getattr(Scenario, name), buffer_size)
+        epochs(run)
+        got, loaded_at = epochs.got, epochs.loaded_at
+        if loaded_at is not None:
+            first, got = got[:loaded_at], got[loaded_at:]
+            got = [batch for batch in got if batch >= 100 or batch != len(first)]  # that one was on its way
+            assert first == list(range(len(first)))
+            assert got == list(range(100, 100 + len(got)))
+        else:
+            lost = name == 'interrupt'  # a batch, if the interrupt comes between the end of next() and the loop
+            assert len(set(range(max(got) + 1)) - set(got)) <= lost
+            assert sorted(set(got)) == sorted(got)
+        for thread in threads():
+            thread.join(SOON)
+        assert not threads()
+
+    before_each_line([feed.__file__, batch_iterator.__file__, metering.__file__], scenario)
