@@ -417,7 +417,7 @@ class BatchIterator(Generic[T]):
         self._lock, self._turn = threading.RLock(), threading.RLock()
         self._forked = self._feed is not None
         if self._feed is not None:
-            self._feed.stopped = True
+            self._feed.stop()  # the fork may have come in the middle of a wait, in a signal handler
 
 
 class _Epoch(Iterator[T]):

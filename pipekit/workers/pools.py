@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -28,7 +29,8 @@ class Pools:
         self._own: dict[Threads, ThreadPoolExecutor] = {}
         self._own_processes: dict[Processes, ProcessPool] = {}
         self._pending: set[Future[Any]] = set()
-        self._cancelled = threading.Event()
+        self._is_cancelled = False
+        self._cancellation: SimpleQueue[None] = SimpleQueue()  # an Event locks out a finalizer that comes in its middle
         self.works: WeakSet[Work] = WeakSet()  # what is done in threads, by which one knows a thread that is at it
 
     def map(self, workers: Workers, work: Work, values: Iterator[Any]) -> Iterator[Any]:
@@ -60,7 +62,8 @@ class Pools:
 
     def cancel(self) -> None:
         """Give up what has not begun: whoever waits for it is told so."""
-        self._cancelled.set()
+        self._is_cancelled = True
+        self._cancellation.put(None)
         for future in list(self._pending):
             future.cancel()
         for processes in list(self._own_processes.values()):
@@ -73,7 +76,9 @@ class Pools:
 
     def pause(self, seconds: float) -> None:
         """Wait, unless the work is given up meanwhile."""
-        if self._cancelled.wait(seconds):
+        with suppress(Empty):
+            self._cancellation.get(timeout=seconds)
+            self._cancellation.put(None)  # others may wait, too
             raise CancelledError
 
     def close(self) -> None:
@@ -88,7 +93,7 @@ class Pools:
             from .process_pool import ProcessPool  # needs the extra `processes`
 
             self._own_processes[workers] = ProcessPool(workers, self._meter)
-            if self._cancelled.is_set():  # in the meantime
+            if self._is_cancelled:  # in the meantime
                 self._own_processes[workers].cancel()
         return self._own_processes[workers]
 

@@ -4,6 +4,7 @@ import ctypes
 import signal
 import sys
 import threading
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from importlib import import_module
 from itertools import islice
@@ -12,6 +13,7 @@ import pytest
 
 from pipekit import Closed, feed, memory, metering, pipeline, prefetch
 from pipekit.memory import Blocks
+from pipekit.workers.pools import Pools
 
 batch_iterator = import_module('pipekit.batch_iterator')
 
@@ -72,14 +74,14 @@ def handle():
     signal.signal(SIGNAL, before)
 
 
-def before_each_line(files, scenario):
+def before_each_line(files, scenario, fewest=50):
     """Run a scenario, which takes a function to run another one with, once for each line that it passes."""
     n = 1
     while True:
         signal_before = SignalBefore(n, files)
         scenario(signal_before.run)
         if signal_before.passed < n:
-            assert n > 50  # else this looks at nothing
+            assert n > fewest  # else this looks at nothing
             return
         n += 1
 
@@ -221,3 +223,15 @@ def test_whatever_a_signal_handler_does_in_an_epoch_each_batch_comes_once(name, 
         assert not threads()
 
     before_each_line([feed.__file__, batch_iterator.__file__, metering.__file__], scenario)
+
+
+def test_a_finalizer_may_cancel_what_is_being_cancelled_or_waited_for(handle):
+    def scenario(run):
+        nonlocal pools
+        pools = Pools()
+        with suppress(CancelledError):
+            run(lambda: [pools.pause(0), pools.cancel(), pools.pause(SOON)])
+
+    pools = None
+    handle(lambda *_: pools.cancel())
+    before_each_line([sys.modules[Pools.__module__].__file__, threading.__file__], scenario, fewest=10)

@@ -440,6 +440,39 @@ def test_a_child_forked_while_another_thread_waits_is_free():
 
 
 @needs_fork
+def test_a_child_forked_by_a_signal_handler_in_the_middle_of_a_wait_is_told_so():
+    with started("""
+        warnings.simplefilter('ignore')
+        let_through = threading.Event()
+
+        def slow(value):
+            if value == 2:
+                print('waits', flush=True)
+                let_through.wait(10)
+            return value
+
+        def handle(*_):
+            global child
+            child = os.fork()
+            let_through.set()
+
+        child = None
+        signal.signal(signal.SIGUSR1, handle)
+        batches = pipeline(numbers, apply(slow), prefetch(5, stall_after=None))
+        epoch = iter(batches)
+        try:
+            got = list(epoch)
+        except Closed:
+            os._exit(3)
+        print(got, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """) as process:
+        assert process.stdout.readline() == 'waits\n'
+        time.sleep(0.05)  # so that it most likely waits by now; either way it must end
+        process.send_signal(signal.SIGUSR1)
+        assert finished(process) == (0, '[0, 1, 2, 3, 4] 3\n', '')
+
+
+@needs_fork
 def test_a_child_that_does_nothing_with_the_batches_exits_in_silence():
     assert run("""
         warnings.simplefilter('ignore')
