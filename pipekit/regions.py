@@ -212,6 +212,7 @@ class _Fork(NamedTuple):
 
 
 def _before_fork() -> None:
+    _let_go_after_forks()
     seen = [array for one in list(_shared) for array in one.in_sight()]
     _forking.ends = ()
     if seen:
