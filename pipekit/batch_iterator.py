@@ -79,7 +79,7 @@ class BatchIterator(Generic[T]):
         self._feed: Feed | None = None
         self._closed = False
         self._forked = False  # whether the thread is in the parent process
-        self._lock = threading.RLock()  # for the above; nobody waits while holding it
+        self._lock = threading.RLock()  # for the above; nobody waits for a batch while holding it
         self._turn = threading.RLock()  # for the one consumer that waits for a batch
 
     def __iter__(self) -> Iterator[T]:
@@ -403,7 +403,9 @@ class BatchIterator(Generic[T]):
         except BaseException:
             feed.stop()
             raise
-        feed.stop()  # a signal handler was here, and has opened or closed them, or loaded a state
+        # A signal handler was here, and has opened or closed them, or loaded a state: it did not see this thread.
+        feed.stop()
+        feed.ends_within(PATIENCE)
 
     def _stop_feed(self) -> Feed | None:
         feed = self._feed
