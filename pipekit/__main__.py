@@ -12,8 +12,8 @@ from math import inf
 
 from .arguments import positive, positive_int
 from .bench import bench
+from .descriptors import beyond_standard_streams
 from .measurements import VERSION
-from .regions import beyond_standard_streams
 from .targets import NoTarget
 from .tracebacks import hide_own_frames
 

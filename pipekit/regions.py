@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
-import threading
-import weakref
 from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from contextlib import suppress
 
 import numpy as np
 
+from .descriptors import beyond_standard_streams
+from .forks import keep_for_forks, let_go_after_forks
 from .memory import Blocks, Bytes, NoRoom, Sight
 
 WORTHWHILE = 1 << 16  # bytes: what is smaller is sent as fast as it is
-NEVER = -1  # in place of the end of a pipe, of which there was none
 
 
 class Region:
@@ -137,7 +134,7 @@ class SharedBlocks(Blocks):
         super().__init__(region, WORTHWHILE)
         self._region = region
         self._held: defaultdict[int, list[Bytes | None]] = defaultdict(list)
-        _shared.add(self)
+        keep_for_forks(self)
 
     def place_of(self, array: Bytes) -> tuple[int, int] | None:
         """Where the block begins that an array of bytes lies in, and where the array does, if it lies in one."""
@@ -180,7 +177,7 @@ class Views:
         self._memory = region.memory
         self._sights: dict[int, Sight] = {}
         self._unseen: deque[Sight] = deque()
-        _shared.add(self)
+        keep_for_forks(self)
 
     def of(self, block: int, start: int, size: int) -> Bytes:
         """``size`` bytes from ``start`` on, in the block that begins at ``block``."""
@@ -192,113 +189,12 @@ class Views:
 
     def take_unseen(self) -> list[int]:
         """The blocks that have come out of sight since the last call: one entry for each view."""
-        _let_go_after_forks()
+        let_go_after_forks()
         return [self._sights.pop(id(self._unseen.popleft())).start for _ in range(len(self._unseen))]
 
     def in_sight(self) -> Iterator[Bytes]:
         """The views that somebody sees."""
         return (view for sight in list(self._sights.values()) if (view := sight()) is not None)
-
-
-class _Fork(NamedTuple):
-    """What was in sight when this process was forked: its child sees it where it is, so that it is to stay as it is.
-
-    ``end`` is one end of a pipe. The other one is open until the child, and what that has forked, is no more, or has
-    become another program.
-    """
-
-    end: int
-    seen: list[Bytes]
-
-
-def _before_fork() -> None:
-    _let_go_after_forks()
-    seen = [array for one in list(_shared) for array in one.in_sight()]
-    _forking.ends = ()
-    if seen:
-        with suppress(OSError):
-            _forking.ends = os.pipe()
-            os.set_blocking(_forking.ends[0], False)
-        _forks.append(_Fork(_forking.ends[0] if _forking.ends else NEVER, seen))
-
-
-def _after_fork_in_parent() -> None:
-    for end in _forking.ends[1:]:
-        os.close(end)
-
-
-def _after_fork_in_child() -> None:
-    for fork in _forks:
-        with suppress(OSError):
-            os.close(fork.end)
-    _forks.clear()
-
-
-def _let_go_after_forks() -> None:
-    for _ in range(len(_forks)):
-        with suppress(IndexError):  # another thread looks, too
-            fork = _forks.popleft()
-            if _is_open(fork.end):
-                _forks.append(fork)
-
-
-def _is_open(end: int) -> bool:
-    if end == NEVER:
-        return True
-    with suppress(BlockingIOError):
-        os.read(end, 1)
-        os.close(end)
-        return False
-    return True
-
-
-class _Forking(threading.local):
-    ends: tuple[int, ...] = ()
-
-
-_forking = _Forking()
-_forks: deque[_Fork] = deque()
-_shared: weakref.WeakSet[SharedBlocks | Views] = weakref.WeakSet()
-
-if sys.platform != 'win32':
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-
-
-def take_closed_streams() -> list[int]:
-    """Have standard streams that are closed lead nowhere, and return the descriptors that this has opened.
-
-    Examples
-    --------
-    >>> take_closed_streams()
-    []
-    """
-    opened = [os.open(os.devnull, os.O_RDWR)]
-    while opened[-1] <= 2:
-        opened.append(os.open(os.devnull, os.O_RDWR))
-    os.close(opened.pop())
-    return opened
-
-
-@contextmanager
-def beyond_standard_streams() -> Iterator[None]:
-    """What is opened in here has none of the descriptors 0 to 2, although they are free where a stream is closed.
-
-    Whatever is printed goes there, and a process that is started has its own streams there.
-
-    Examples
-    --------
-    >>> with beyond_standard_streams():
-    ...     file = open(os.devnull)
-    >>> with file:
-    ...     file.fileno() > 2
-    True
-    """
-    taken = take_closed_streams()
-    try:
-        yield
-    finally:
-        for descriptor in taken:
-            os.close(descriptor)
 
 
 def _new_file() -> int:

@@ -25,6 +25,8 @@ ROOMS = [
     'descriptions',
     'arguments',
     'memory',
+    'descriptors',
+    'forks',
     'regions',
     'metering',
     'combiners',

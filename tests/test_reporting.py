@@ -148,11 +148,10 @@ def test_computing_inline_wants_processes():
     assert number_in(slow.verdict, 'processes') in (2, 3, 4)
 
 
-@pytest.mark.parametrize('n', [2, 4])
 @in_three_tries
 @pytest.mark.usefixtures('free_core')
-def test_threads_that_hold_the_gil_want_processes(n):
-    slow = train(apply(computes(0.008), workers=threads(n)), combine_batches(BATCH))
+def test_threads_that_hold_the_gil_want_processes():
+    slow = train(apply(computes(0.008), workers=threads(4)), combine_batches(BATCH))
     assert slow.bottleneck == 'apply(augment)'
     assert 'hold the GIL' in slow.verdict
     assert number_in(slow.verdict, 'processes') in range(2, 6)

@@ -15,8 +15,9 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
+from ..descriptors import take_closed_streams
 from ..memory import use_again
-from ..regions import Region, SharedBlocks, Views, take_closed_streams
+from ..regions import Region, SharedBlocks, Views
 from ..sending import sendable_error
 from .channels import Channel, Load
 from .pickling import Extent, Pickled, dumps, picklable, unpicklable_part

@@ -17,6 +17,7 @@ from warnings import warn
 
 from ..display import code
 from ..errors import WorkerCrashed
+from ..forks import let_go_after_forks
 from ..memory import Bytes, NoRoom
 from ..metering import Meter
 from ..progress import Progress
@@ -113,6 +114,7 @@ class ProcessPool:
         if self._shared is not None:
             self._shared.close_descriptor()
         self._shared = self._blocks = None
+        let_go_after_forks()
 
     def _job(self, work: Work, largest_group: int) -> Job:
         if work.identity not in self._functions:
