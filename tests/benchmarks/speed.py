@@ -47,11 +47,12 @@ def main() -> None:
     if not options.jobs and not options.no_write:
         if options.rounds < FEWEST_ROUNDS:
             parser.exit(0, f'{PAGE.name} is not written from less than {FEWEST_ROUNDS} rounds\n')
+        page = page_of(results, options.rounds, load, PICTURES.name)  # before pictures: it names the revision as it is
         for picture in PICTURES.glob('benchmark-*.png'):
             picture.unlink()
         for result in results:
             draw(result, PICTURES)
-        PAGE.write_text(page_of(results, options.rounds, load, PICTURES.name), encoding='utf-8')
+        PAGE.write_text(page, encoding='utf-8')
 
 
 if __name__ == '__main__':
