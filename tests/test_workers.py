@@ -150,9 +150,24 @@ def test_the_threads_end_when_the_batches_are_closed():
     with batches:
         list(batches)
         assert len(set(threading.enumerate()) - before) == 5
-    for thread in set(threading.enumerate()) - before:
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
+    assert set(threading.enumerate()) == before
+
+
+def test_closing_waits_for_a_function_in_a_thread(monkeypatch):
+    begun, closing = threading.Event(), threading.Event()
+    cancel = Pools.cancel
+    monkeypatch.setattr(Pools, 'cancel', lambda self: (closing.set(), cancel(self)))
+    returned = []
+
+    def load(number):
+        begun.set()
+        assert closing.wait(PATIENCE)
+        returned.append(number)
+
+    with pipeline([0], apply(load, workers=threads(1)), prefetch()) as batches:
+        iter(batches)
+        assert begun.wait(PATIENCE)
+    assert returned == [0]
 
 
 def test_closing_does_not_wait_for_work_that_an_executor_has_not_begun():

@@ -82,11 +82,13 @@ class Pools:
             raise CancelledError
 
     def close(self) -> None:
-        """Let the threads end, without waiting for them, and end the processes. What was lent is left as it is."""
+        """Let the threads end, end the processes, and wait for both. What was lent is left as it is."""
         for executor in self._own.values():
             executor.shutdown(wait=False, cancel_futures=True)
         for processes in self._own_processes.values():
             processes.close()
+        for executor in self._own.values():
+            executor.shutdown()
 
     def _processes(self, workers: Processes) -> ProcessPool:
         if workers not in self._own_processes:
