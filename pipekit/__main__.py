@@ -20,19 +20,7 @@ from .tracebacks import hide_own_frames
 
 def main(arguments: Sequence[str]) -> int:
     """Run a command, and return the exit code."""
-    parser = argparse.ArgumentParser('python -m pipekit', description='Training data from small pure functions.')
-    parser.add_argument('--version', action='version', version=f'pipekit {VERSION}')
-    commands = parser.add_subparsers(metavar='COMMAND')
-    does = 'measure how fast a pipeline of yours gives batches, and where the time goes'
-    command = commands.add_parser('bench', help=does, description=does)
-    add, length = command.add_argument, command.add_mutually_exclusive_group()
-    add('target', metavar='TARGET', help='a pipeline, or a function that returns one: module:name or script.py:name')
-    length.add_argument('--seconds', type=number, default=10.0, metavar='S', help='how long to measure (default: 10)')
-    length.add_argument('--batches', type=whole_number, metavar='N', help='how many batches to measure instead')
-    add('--step', type=number, default=0.0, metavar='MS', help='sleep so many milliseconds a batch, as if training')
-    add('--prefetch', action='store_true', help='put a pipeline that ends without prefetch(...) behind one')
-    add('--profile', action='store_true', help='time every sample at every stage; implies --prefetch')
-    add('--json', action='store_true', help='print all there is as JSON')
+    parser, command = _parsers()
     options = parser.parse_args(arguments)
     if 'target' not in options:
         parser.print_help()
@@ -73,6 +61,23 @@ def number(text: str) -> float:
 def whole_number(text: str) -> int:
     """A positive whole number."""
     return positive_int('it', int(text))
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    parser = argparse.ArgumentParser('python -m pipekit', description='Training data from small pure functions.')
+    parser.add_argument('--version', action='version', version=f'pipekit {VERSION}')
+    commands = parser.add_subparsers(metavar='COMMAND')
+    does = 'measure how fast a pipeline of yours gives batches, and where the time goes'
+    command = commands.add_parser('bench', help=does, description=does)
+    add, length = command.add_argument, command.add_mutually_exclusive_group()
+    add('target', metavar='TARGET', help='a pipeline, or a function that returns one: module:name or script.py:name')
+    length.add_argument('--seconds', type=number, default=10.0, metavar='S', help='how long to measure (default: 10)')
+    length.add_argument('--batches', type=whole_number, metavar='N', help='how many batches to measure instead')
+    add('--step', type=number, default=0.0, metavar='MS', help='sleep so many milliseconds a batch, as if training')
+    add('--prefetch', action='store_true', help='put a pipeline that ends without prefetch(...) behind one')
+    add('--profile', action='store_true', help='time every sample at every stage; implies --prefetch')
+    add('--json', action='store_true', help='print all there is as JSON')
+    return parser, command
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
 
-from .arrays import Gather
 from .cursors import Cursor, Pair, Pairs
+from .indices import Gather
 from .memory import reusing
 from .metering import OFF
 from .places import Place

@@ -9,11 +9,11 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from .arrays import counting
 from .cursors import START, Cursor, Pairs, index_of, numbered
 from .descriptions import Call, Description
 from .display import code
 from .errors import NotResumable
+from .indices import counting
 from .streams import Context, Out_co, Source, Stream, StreamIterator, T
 
 

@@ -71,8 +71,9 @@ class Heap:
 
 
 class Sight(weakref.ref[Bytes]):
-    """Sees an array for as long as anybody does; called with itself, at its end: a function in C, which nothing can
-    interrupt.
+    """Sees an array for as long as anybody does, and calls a function with itself at the end.
+
+    Such as the ``append`` of a list: a function in C, which nothing can interrupt.
 
     Examples
     --------

@@ -163,10 +163,6 @@ class Meter(Recorder):
         """The seconds of this batch that have been taken note of."""
         return self.spent + self._waiting
 
-    def taken(self, begin: float, is_first: bool) -> None:
-        """A consumer that asked for a batch at this time, the first of an epoch perhaps, has got it."""
-        self.waits.append((begin, perf_counter(), is_first))
-
 
 def _remembered() -> deque[Any]:
     return deque(maxlen=REMEMBERED)

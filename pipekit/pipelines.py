@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 
 from more_itertools import chunked
 
-from .arrays import Deferred, gather_of
 from .cursors import START, Cursor, Pair, Pairs, index_of, numbered
 from .descriptions import Call, Description
 from .display import call_code, code
 from .errors import NotResumable
 from .failures import Failures
 from .gathering import IndexChunk, counted_chunks, index_chunk, open_gathered
+from .indices import Deferred, gather_of
 from .iterables import opened_once, source_of
 from .memory import reusing
 from .metering import OFF

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .arguments import boolean, function, seed_or_fresh, weights_of
-from .arrays import Deferred, counting
 from .cursors import START, Cursor, Pair, Pairs, index_of, parts_of
 from .descriptions import described
 from .display import code
+from .indices import Deferred, counting
 from .iterables import is_sequence, source_of
 from .metering import OFF
 from .places import NOWHERE

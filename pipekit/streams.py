@@ -13,12 +13,12 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 
 from .arguments import positive_int
-from .arrays import Deferred
 from .cursors import START, Cursor, Pair, Pairs, counted, cursor_of
 from .descriptions import Description
 from .display import Table, code, structure
 from .errors import PipekitError
 from .failures import Failures
+from .indices import Deferred
 from .memory import Blocks
 from .metering import Meter
 from .places import Note, Place, add_note, is_noted

@@ -31,6 +31,7 @@ ROOMS = [
     'metering',
     'combiners',
     'arrays',
+    'indices',
     'workers',
     'workers.kinds',
     'workers.work',

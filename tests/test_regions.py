@@ -3,10 +3,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from queue import Queue
-from random import Random
 from textwrap import dedent
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -93,38 +90,6 @@ def test_with_any_lifetimes_nobody_s_bytes_change(acts):
     assert blocks.place_of(kept) is not None
     assert blocks.in_use == PAGE
     region.close_descriptor()
-
-
-def test_threads_may_drop_what_another_one_allocates(region):
-    blocks = SharedBlocks(region)
-    wrong = []
-
-    def drop_at_random(arriving, chance):
-        kept = []
-        while (item := arriving.get(timeout=PATIENCE)) is not None:
-            kept.append(item)
-            if len(kept) > chance.randrange(20):
-                mark, array = kept.pop(chance.randrange(len(kept)))
-                wrong.extend([] if (array == mark).all() else [mark])
-
-    queues = [Queue(maxsize=5) for _ in range(4)]
-    threads = [Thread(target=drop_at_random, args=(queue, Random(k))) for k, queue in enumerate(queues)]
-    for thread in threads:
-        thread.start()
-    chance = Random(4)
-    for number in range(2000):
-        block = blocks.new(chance.randrange(1, 5 * PAGE))
-        block[...] = number % 256
-        queues[number % 4].put((number % 256, block[chance.randrange(len(block)) :]), timeout=PATIENCE)
-    del block
-    for queue in queues:
-        queue.put(None, timeout=PATIENCE)
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert not wrong
-    blocks.new(1)  # what came out of sight while another thread was at it is noticed with the next block
-    assert blocks.in_use == 0
-    assert taken(region) == blocks.in_use + blocks.spare < 1000 * PAGE
 
 
 def test_memory_is_given_back_when_less_is_in_use(region, blocks):
