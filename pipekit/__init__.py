@@ -1,12 +1,10 @@
 """Training data from small pure functions: sampled, loaded, combined before the network asks."""
 
-from .arrays import arrays
-from .batch_iterator import BatchIterator
-from .batching import combine_batches
-from .combiners import combine_pad, combine_to_arrays, combine_to_tuples
+from .batches.batch_iterator import BatchIterator
+from .batches.prefetch import prefetch
 from .compat import make_infinite_batch_iter
 from .composition import pipeline
-from .descriptions import described
+from .describing.descriptions import described
 from .errors import (
     Closed,
     Exhausted,
@@ -17,14 +15,16 @@ from .errors import (
     TooManyFailures,
     WorkerCrashed,
 )
-from .failures import Failure
-from .figures import show
-from .functions import apply_at, multiply, random_apply, sample_args, unpack_args, zip_apply
-from .pipelines import Pipeline, Stage
-from .policies import replace, retry, skip
-from .prefetch import prefetch
-from .sources import load_by_random_id, mix, sample
-from .stages import apply, expiration_pool, flatten, keep, repeat, shard, shuffle, take, unpack
+from .reports.show import show
+from .stages.arrays import arrays
+from .stages.batching import combine_batches
+from .stages.combiners import combine_pad, combine_to_arrays, combine_to_tuples
+from .stages.functions import apply_at, multiply, random_apply, sample_args, unpack_args, zip_apply
+from .stages.mapping import apply, expiration_pool, flatten, keep, repeat, shard, shuffle, take, unpack
+from .stages.pipeline import Pipeline, Stage
+from .stages.sources import load_by_random_id, mix, sample
+from .streams.failures import Failure
+from .streams.on_error import replace, retry, skip
 from .workers.kinds import processes, threads
 
 __all__ = [

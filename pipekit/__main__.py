@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from math import inf
 
-from .arguments import positive, positive_int
 from .bench import bench
-from .descriptors import beyond_standard_streams
-from .measurements import VERSION
+from .describing.arguments import positive, positive_int
+from .describing.tracebacks import hide_own_frames
+from .memory.file_descriptors import beyond_standard_streams
+from .reports.measurements import VERSION
 from .targets import NoTarget
-from .tracebacks import hide_own_frames
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -12,11 +12,11 @@ from math import inf
 from time import perf_counter
 from typing import Any, TypeVar
 
-from .batch_iterator import BatchIterator
+from .batches.batch_iterator import BatchIterator
+from .describing.structures import fields_of
 from .errors import Exhausted, NotResumable
-from .measurements import Measurements
-from .peaks import peaks
-from .structures import fields_of
+from .reports.measurements import Measurements
+from .reports.peaks import peaks
 from .targets import NoTarget, batches_of, named
 
 T = TypeVar('T')

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .arguments import function, positive_int
-from .batch_iterator import BatchIterator
-from .batching import combine_batches
-from .combiners import combine_to_arrays
+from .batches.batch_iterator import BatchIterator
+from .batches.prefetch import prefetch
 from .composition import pipeline
-from .prefetch import prefetch
+from .describing.arguments import function, positive_int
+from .stages.batching import combine_batches
+from .stages.combiners import combine_to_arrays
 
 
 def make_infinite_batch_iter(

@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
-from .batch_iterator import BatchIterator
-from .display import code, is_partial
-from .functions import SampleFunction
-from .iterables import source_of, takes_nothing
-from .pipelines import Foreign, Pipeline, Stage, SubPipeline
-from .prefetch import Prefetch
-from .streams import Stream
+from .batches.batch_iterator import BatchIterator
+from .batches.prefetch import Prefetch
+from .describing.display import code, is_partial
+from .stages.functions import SampleFunction
+from .stages.pipeline import Foreign, Pipeline, Stage, SubPipeline
+from .streams.iterables import source_of, takes_nothing
+from .streams.stream import Stream
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     Source: TypeAlias = Iterable[A] | Callable[[], Iterable[A]]
     To: TypeAlias = Callable[[Iterable[A]], Iterable[B]]
+
+STAGE_MODULES = ('pipekit.stages.mapping', 'pipekit.stages.batching', 'pipekit.batches.prefetch')
 
 
 @overload
@@ -214,7 +216,11 @@ def _stage(part: Any) -> Stage[Any, Any]:
     hint = (
         f'did you mean apply({code(part)})?' if callable(part) else 'the source comes first, and only stages after it'
     )
-    if inspect.isfunction(part) and part.__module__ in ('pipekit.stages', 'pipekit.batching', 'pipekit.prefetch'):
+    if inspect.isfunction(part) and part.__module__ in (
+        'pipekit.stages.mapping',
+        'pipekit.stages.batching',
+        'pipekit.batches.prefetch',
+    ):
         hint = f'did you mean {code(part)}(...)?'
     raise TypeError(f'expected a stage, got {code(part)}; {hint}')
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .batch_iterator import BatchIterator
+from .batches.batch_iterator import BatchIterator
+from .batches.prefetch import prefetch
 from .composition import pipeline
-from .iterables import takes_nothing
-from .prefetch import prefetch
-from .streams import Stream, StreamIterator
-from .words import brief
+from .describing.words import brief
+from .streams.iterables import takes_nothing
+from .streams.stream import Stream, StreamIterator
 
 
 class NoTarget(Exception):
@@ -27,7 +27,7 @@ def named(target: str) -> Any:
 
     Examples
     --------
-    >>> named('pipekit.words:LONGEST')
+    >>> named('pipekit.describing.words:LONGEST')
     160
     >>> named('pipekit')
     Traceback (most recent call last):

@@ -16,15 +16,15 @@ from contextlib import contextmanager, suppress
 from itertools import count, islice, pairwise
 from typing import Any, TypeAlias
 
-from .arguments import positive_int
 from .composition import pipeline
-from .cursors import START, Cursor, Pairs, cursor_of
-from .descriptions import Call, same
-from .display import code
-from .iterables import source_of
-from .pipelines import Each, Pipeline
-from .stages import take
-from .streams import Context, Source, Stream
+from .describing.arguments import positive_int
+from .describing.descriptions import Call, same
+from .describing.display import code
+from .stages.mapping import take
+from .stages.pipeline import Each, Pipeline
+from .streams.cursors import START, Cursor, Pairs, cursor_of
+from .streams.iterables import source_of
+from .streams.stream import Context, Source, Stream
 from .workers.kinds import Processes, Threads
 from .workers.pools import Pools
 

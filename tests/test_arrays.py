@@ -23,10 +23,10 @@ from pipekit import (
     shuffle,
     take,
 )
-from pipekit.arrays import Arrays
-from pipekit.cursors import START
-from pipekit.descriptions import same
-from pipekit.streams import Context
+from pipekit.describing.descriptions import same
+from pipekit.stages.arrays import Arrays
+from pipekit.streams.cursors import START
+from pipekit.streams.stream import Context
 from pipekit.testing import check_stage
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 2, 3), dtype=np.uint8)

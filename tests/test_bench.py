@@ -18,8 +18,8 @@ import pytest
 
 from pipekit import bench
 from pipekit.__main__ import main
-from pipekit.measurements import VERSION
-from pipekit.peaks import peaks
+from pipekit.reports.measurements import VERSION
+from pipekit.reports.peaks import peaks
 
 ROOT = os.path.dirname(os.path.dirname(bench.__file__))
 SOON = 60.0  # seconds; far more than anything here takes
@@ -573,14 +573,14 @@ def test_memory_that_processes_share_counts_once(script):
 @pytest.mark.parametrize(('platform', 'unit'), [('darwin', 1), ('linux', 1024)])
 def test_other_systems_tell_of_this_process_alone(platform, unit, monkeypatch):
     resource = pytest.importorskip('resource')
-    monkeypatch.setattr('pipekit.peaks._peaks_from', lambda pid: iter(()))
+    monkeypatch.setattr('pipekit.reports.peaks._peaks_from', lambda pid: iter(()))
     monkeypatch.setattr(sys, 'platform', platform)
     (peak,) = peaks()
     assert 0 < peak <= unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def test_windows_tells_of_no_memory(measured, monkeypatch):
-    monkeypatch.setattr('pipekit.peaks._peaks_from', lambda pid: iter(()))
+    monkeypatch.setattr('pipekit.reports.peaks._peaks_from', lambda pid: iter(()))
     with monkeypatch.context() as patched:
         patched.setattr(sys, 'platform', 'win32')
         assert peaks() == []

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_arrays
 
-from pipekit.descriptions import same
-from pipekit.memory import NoRoom
-from pipekit.regions import Region, SharedBlocks, Views
+from pipekit.describing.descriptions import same
+from pipekit.memory.blocks import NoRoom
+from pipekit.memory.shared import Region, SharedBlocks, Views
 from pipekit.workers import channels
 from pipekit.workers.channels import Channel, placed
 from pipekit.workers.pickling import OUT_OF_PIPE, pickled, unpicklable_part

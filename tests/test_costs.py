@@ -53,8 +53,8 @@ from pipekit import (
     unpack_args,
     zip_apply,
 )
-from pipekit.cursors import START
-from pipekit.streams import Context, Source
+from pipekit.streams.cursors import START
+from pipekit.streams.stream import Context, Source
 
 IMAGE = (64, 16, 16)
 SIZE = 4 * math.prod(IMAGE)  # bytes, beside which the rest of a sample weighs little
@@ -325,7 +325,9 @@ def test_a_batch_is_copied_once(name):
 
 @pytest.mark.parametrize('name', HAND_OVER_BUDGETS)
 def test_a_hand_over_takes_no_more_calls(name, monkeypatch):
-    monkeypatch.setattr('pipekit.metering.FAST', math.inf)  # else it depends on time which batches are looked into
+    monkeypatch.setattr(
+        'pipekit.streams.metering.FAST', math.inf
+    )  # else it depends on time which batches are looked into
     iterable, calls, calls_ahead = HAND_OVER_BUDGETS[name]
     grown = growth(lambda n: loop_over(iterable(n)), 512)
     # How far the thread is when it is stopped is left to chance: a few calls, once for all.

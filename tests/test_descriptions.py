@@ -11,8 +11,8 @@ import pytest
 import toolz
 
 from pipekit import apply, combine_batches, combine_pad, pipeline, sample, shuffle
-from pipekit.descriptions import Call, Description, described, same
-from pipekit.randomness import FreshSeed
+from pipekit.describing.descriptions import Call, Description, described, same
+from pipekit.streams.randomness import FreshSeed
 
 Pair = namedtuple('Pair', 'image label')
 Other = namedtuple('Other', 'image label')

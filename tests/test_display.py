@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from toolz import curried
 
 from pipekit import apply, combine_batches, mix, multiply, pipeline
-from pipekit.display import Table, call_code, code, structure
+from pipekit.describing.display import Table, call_code, code, structure
 
 Pair = namedtuple('Pair', 'image label')
 

@@ -139,7 +139,7 @@ def test_a_retry_that_is_in_vain_raises_or_leaves_it_to_what_comes_next():
 
 def test_each_wait_is_twice_as_long(monkeypatch):
     waits = []
-    monkeypatch.setattr('pipekit.policies.time.sleep', waits.append)
+    monkeypatch.setattr('pipekit.streams.on_error.time.sleep', waits.append)
 
     def fails(number):
         raise OSError

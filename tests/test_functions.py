@@ -9,7 +9,7 @@ import pytest
 import toolz
 
 from pipekit import apply, apply_at, multiply, random_apply, sample_args, take, unpack_args, zip_apply
-from pipekit.functions import may_take_rng, takes_rng
+from pipekit.stages.functions import may_take_rng, takes_rng
 
 Pair = namedtuple('Pair', 'image label')
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipekit import apply, arrays, combine_batches, combine_pad, pipeline, prefetch, repeat, sample, threads
-from pipekit.memory import FADING, SPARE, Blocks, Heap, empty, gains, reusing, rounded, use_again
-from pipekit.regions import Region, SharedBlocks
+from pipekit.memory.blocks import FADING, SPARE, Blocks, Heap, empty, gains, reusing, rounded, use_again
+from pipekit.memory.shared import Region, SharedBlocks
 
 PAGE = 4096
 MIB = 1 << 20

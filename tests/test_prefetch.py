@@ -26,8 +26,8 @@ from pipekit import (
     shuffle,
     take,
 )
-from pipekit.feed import Feed
-from pipekit.metering import Meter
+from pipekit.batches.prefetch_thread import Feed
+from pipekit.streams.metering import Meter
 from pipekit.workers.pools import Pools
 
 SOON = 10.0  # seconds; far more than anything here takes
@@ -46,7 +46,7 @@ def no_thread_is_left():
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(import_module('pipekit.batch_iterator'), 'PATIENCE', 0.05)
+    monkeypatch.setattr(import_module('pipekit.batches.batch_iterator'), 'PATIENCE', 0.05)
 
 
 def threads():

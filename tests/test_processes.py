@@ -31,9 +31,9 @@ from pipekit import (
     threads,
     unpack,
 )
-from pipekit.cursors import START, cursor_of
-from pipekit.descriptions import same
-from pipekit.streams import Context
+from pipekit.describing.descriptions import same
+from pipekit.streams.cursors import START, cursor_of
+from pipekit.streams.stream import Context
 from pipekit.workers.pools import Pools
 
 PATIENCE = 100

@@ -17,7 +17,7 @@ needs_terminal = pytest.mark.skipif(sys.platform == 'win32', reason='needs pseud
 # Nothing here takes a second: the delay is shortened, or is not over when the work is done.
 PREAMBLE = """
 import sys, threading, time
-import pipekit.progress
+import pipekit.describing.progress
 from pipekit import apply, pipeline, prefetch, processes
 
 def values():
@@ -35,8 +35,8 @@ def in_processes():
     with pipeline(range(9), apply(abs, workers=processes(2)), prefetch()) as batches:
         return list(batches)
 """
-REPLAYS = 'pipekit.progress.DELAY = 0.01\nassert resumed_at(40) == [40]'
-STARTS = 'pipekit.progress.DELAY = 0.0\nassert in_processes() == list(range(9))'
+REPLAYS = 'pipekit.describing.progress.DELAY = 0.01\nassert resumed_at(40) == [40]'
+STARTS = 'pipekit.describing.progress.DELAY = 0.0\nassert in_processes() == list(range(9))'
 
 
 def script(text):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipekit.randomness import LARGEST_DRAWN, FreshSeed, Generators, fresh_seed, permutation, random_order
+from pipekit.streams.randomness import LARGEST_DRAWN, FreshSeed, Generators, fresh_seed, permutation, random_order
 
 INTS = [0, 1, 2, 10, 2**32, 2**64 - 1, 2**64, 2**64 + 1, 2**200]
 CURSORS = [
@@ -137,7 +137,7 @@ def test_numbers_of_different_cursors_are_independent():
 @pytest.mark.parametrize('large', [False, True])
 def test_a_permutation_is_a_bijection(large, monkeypatch):
     if large:
-        monkeypatch.setattr('pipekit.randomness.LARGEST_DRAWN', 1)
+        monkeypatch.setattr('pipekit.streams.randomness.LARGEST_DRAWN', 1)
     for n in [*range(2, 300), *range(300, 3001, 37), 3000]:
         order = permutation(n, np.random.default_rng(n))(np.arange(n))
         assert np.array_equal(np.sort(order), np.arange(n)), n

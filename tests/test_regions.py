@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipekit import regions
-from pipekit.memory import SPARE, NoRoom
-from pipekit.regions import Region, SharedBlocks, Views
+from pipekit.memory import shared as regions
+from pipekit.memory.blocks import SPARE, NoRoom
+from pipekit.memory.shared import Region, SharedBlocks, Views
 
 PAGE = 4096
 MIB = 1 << 20

@@ -21,8 +21,8 @@ from pipekit import (
     shuffle,
     threads,
 )
-from pipekit.metering import ONE_IN, Batch, Meter
-from pipekit.reporting import report_on
+from pipekit.reports.report import report_on
+from pipekit.streams.metering import ONE_IN, Batch, Meter
 
 STEP = 0.010
 BATCH = 4
@@ -295,7 +295,7 @@ def batches_of(monkeypatch):
 
     def measured(n, duration):
         now = 0.0
-        monkeypatch.setattr('pipekit.metering.perf_counter', lambda: now)
+        monkeypatch.setattr('pipekit.streams.metering.perf_counter', lambda: now)
 
         def items():
             nonlocal now
@@ -318,7 +318,7 @@ def test_all_batches_are_looked_into_where_they_are_slow_on_average(batches_of):
 
 @pytest.mark.parametrize('rounds', [2, 4, 16, 64, 128])
 def test_what_comes_in_rounds_is_met_as_often_as_it_comes(rounds, batches_of, monkeypatch):
-    monkeypatch.setattr('pipekit.metering.REMEMBERED', 10**6)
+    monkeypatch.setattr('pipekit.streams.metering.REMEMBERED', 10**6)
     batches = batches_of(rounds * ONE_IN * 3, lambda number: 0.001 if number % rounds == rounds - 1 else 0)
     later = [batch for batch in batches[ONE_IN:] if batch.is_sampled]
     slow = sum(batch.end > batch.begin for batch in later)

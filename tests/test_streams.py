@@ -28,7 +28,7 @@ from pipekit import (
     take,
     unpack,
 )
-from pipekit.iterables import source_of
+from pipekit.streams.iterables import source_of
 
 IMAGE = np.zeros((1, 28, 28), np.float32)
 

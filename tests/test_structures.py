@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 import pytest
 
-from pipekit.structures import fields_of, has_fields, is_named_tuple, with_fields
+from pipekit.describing.structures import fields_of, has_fields, is_named_tuple, with_fields
 
 Pair = namedtuple('Pair', 'image label')
 

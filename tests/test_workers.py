@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipekit import apply, combine_batches, pipeline, prefetch, processes, sample, shuffle, threads, unpack
-from pipekit.cursors import START
-from pipekit.streams import Context
+from pipekit.streams.cursors import START
+from pipekit.streams.stream import Context
 from pipekit.testing import check_stage
 from pipekit.workers.pools import Pools
 

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..memory import Bytes, NoRoom
-from ..regions import SharedBlocks, Views
+from ..memory.blocks import Bytes, NoRoom
+from ..memory.shared import SharedBlocks, Views
 from .pickling import OUT_OF_PIPE, Extent, Pickled, pickled
 
 Load: TypeAlias = Callable[[], Any]

@@ -8,9 +8,9 @@ from concurrent.futures import Future
 from importlib.util import find_spec
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from ..arguments import optional, positive_int
-from ..descriptions import Description, described
-from ..display import code
+from ..describing.arguments import optional, positive_int
+from ..describing.descriptions import Description, described
+from ..describing.display import code
 from ..extras import needs
 
 B = TypeVar('B')

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from tblib.pickling_support import pickle_exception, pickle_traceback
 
-from ..display import code
-from ..memory import Bytes, empty
-from ..structures import fields_of
+from ..describing.display import code
+from ..describing.structures import fields_of
+from ..memory.blocks import Bytes, empty
 
 Extent: TypeAlias = tuple[int, int, int]  # a block, where in the region the bytes begin, how many there are
 Pickled: TypeAlias = tuple[bytes, list[Extent]]

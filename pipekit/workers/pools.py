@@ -12,8 +12,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from ..display import code
-from ..metering import Meter
+from ..describing.display import code
+from ..streams.metering import Meter
 from .kinds import Processes, Submits, Threads, Workers
 from .work import Work
 

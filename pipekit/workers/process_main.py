@@ -15,12 +15,12 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
-from ..descriptors import take_closed_streams
-from ..memory import use_again
-from ..regions import Region, SharedBlocks, Views
-from ..sending import sendable_error
+from ..memory.blocks import use_again
+from ..memory.file_descriptors import take_closed_streams
+from ..memory.shared import Region, SharedBlocks, Views
 from .channels import Channel, Load
 from .pickling import Extent, Pickled, dumps, picklable, unpicklable_part
+from .remote_errors import sendable_error
 
 GRACE = 1.0  # seconds that the function which is running has to end in, when nobody waits for it any more
 MARKS = 4096  # bytes at the beginning of a region, which say what the process is doing

@@ -15,14 +15,14 @@ from time import monotonic, perf_counter
 from typing import Any
 from warnings import warn
 
-from ..display import code
+from ..describing.display import code
+from ..describing.progress import Progress
+from ..describing.words import ordinal
 from ..errors import WorkerCrashed
-from ..forks import let_go_after_forks
-from ..memory import Bytes, NoRoom
-from ..metering import Meter
-from ..progress import Progress
-from ..regions import Region, SharedBlocks
-from ..words import ordinal
+from ..memory.blocks import Bytes, NoRoom
+from ..memory.forks import let_go_after_forks
+from ..memory.shared import Region, SharedBlocks
+from ..streams.metering import Meter
 from .channels import placed
 from .endings import how_it_ended, times_out_of_memory
 from .jobs import Item, Job, suspected, taken

@@ -16,8 +16,8 @@ from itertools import count
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ..descriptors import beyond_standard_streams
-from ..regions import Region, SharedBlocks, Views
+from ..memory.file_descriptors import beyond_standard_streams
+from ..memory.shared import Region, SharedBlocks, Views
 from .channels import Channel
 from .jobs import Item, Job
 from .pickling import Pickled

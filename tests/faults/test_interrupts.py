@@ -11,11 +11,14 @@ from itertools import islice
 
 import pytest
 
-from pipekit import Closed, feed, memory, metering, pipeline, prefetch
-from pipekit.memory import Blocks
+from pipekit import Closed, pipeline, prefetch
+from pipekit.batches import prefetch_thread as feed
+from pipekit.memory import blocks as memory
+from pipekit.memory.blocks import Blocks
+from pipekit.streams import metering
 from pipekit.workers.pools import Pools
 
-batch_iterator = import_module('pipekit.batch_iterator')
+batch_iterator = import_module('pipekit.batches.batch_iterator')
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == 'win32', reason='needs POSIX signals'),

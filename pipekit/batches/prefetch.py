@@ -1,0 +1,69 @@
+"""The description of a pipeline's end, where batches are made ahead of their use."""
+
+from __future__ import annotations
+
+from ..describing.arguments import boolean, optional, positive, positive_int
+from ..describing.descriptions import Description, described
+
+
+class Prefetch(Description):
+    """The description that ``prefetch`` returns: the last part of a pipeline, which makes it a ``BatchIterator``."""
+
+    def __init__(
+        self,
+        batches_per_epoch: int | None,
+        buffer_size: int,
+        profile: bool,
+        report_every: float | None,
+        stall_after: float | None,
+    ):
+        self.batches_per_epoch = batches_per_epoch
+        self.buffer_size = buffer_size
+        self.profile = profile
+        self.report_every = report_every
+        self.stall_after = stall_after
+
+
+@described
+def prefetch(
+    batches_per_epoch: int | None = None,
+    *,
+    buffer_size: int = 3,
+    profile: bool = False,
+    report_every: float | None = None,
+    stall_after: float | None = 60.0,
+) -> Prefetch:
+    """Make batches in a background thread, ahead of their use. Always the last in a pipeline.
+
+    Parameters
+    ----------
+    batches_per_epoch
+        The number of batches in an epoch. By default, an epoch is one pass over a finite source, and random stages
+        draw anew in every pass; over an iterator there is one pass, and a second epoch raises ``NotResumable``.
+    buffer_size
+        The largest number of batches made ahead.
+    profile
+        Whether ``report()`` is to be exact: to time every sample at every stage. By default, where batches are made
+        fast, it looks at one in 127 of them, and at calls of your functions only.
+    report_every
+        The number of seconds after which the verdict of ``report()`` is logged, again and again, by the logger
+        ``pipekit`` at the level ``INFO``.
+    stall_after
+        The number of seconds that a loop waits for one batch before it warns, with what is busy, on which sample and
+        since when, and with the stacks of the threads; it goes on waiting. ``None``: it never does.
+
+    Examples
+    --------
+    >>> from pipekit import combine_batches, pipeline, sample
+    >>> batches = pipeline(sample('abc', seed=0), combine_batches(2, ''.join), prefetch(3))
+    >>> with batches:
+    ...     list(batches), list(batches)
+    (['aa', 'ba', 'bc'], ['ac', 'ba', 'ab'])
+    """
+    return Prefetch(
+        optional(positive_int, 'batches_per_epoch', batches_per_epoch, 'a positive int'),
+        positive_int('buffer_size', buffer_size),
+        boolean('profile', profile),
+        optional(positive, 'report_every', report_every, 'a positive number'),
+        optional(positive, 'stall_after', stall_after, 'a positive number'),
+    )

@@ -1,0 +1,175 @@
+"""What a consumer is told that has waited for long: who is busy with what, since when, and where in the code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
+from time import monotonic
+from types import FrameType
+from typing import Any, NamedTuple
+
+from ..describing.display import code
+from ..describing.tracebacks import OWN_FILES, THROUGH, without_own
+from ..stages.tasks import Task
+from ..streams.cursors import Cursor
+from ..streams.error_notes import Place
+from ..workers.pools import Pools
+
+MOST_BUSY = 4  # that are described one by one
+STANDARD = (('threading.py',), ('selectors.py',), ('multiprocessing', 'connection.py'))
+# What starts our threads, and what they wait in; which of these is loaded at all, a stack of theirs tells.
+WAITING = (*THROUGH, *(os.path.join(os.path.dirname(os.__file__), *path) for path in STANDARD))
+
+
+class Busy(NamedTuple):
+    """Something at work: what tells it apart, and what to say of it."""
+
+    what: Hashable
+    words: Callable[[], str]
+
+
+class Stall:
+    """A wait for a batch, and who has been seen to be busy in it.
+
+    The looks cost nothing when there is no wait: what is busy with what, the frames of the threads say.
+
+    Parameters
+    ----------
+    thread
+        The thread that makes the batches.
+    pools
+        What it has the stages' workers in.
+
+    Examples
+    --------
+    >>> stall = Stall(threading.current_thread(), Pools())
+    >>> stall.look()
+    >>> print(stall.report(60.0))
+    no batch for 60 s, and still waiting
+    """
+
+    def __init__(self, thread: threading.Thread, pools: Pools):
+        self._thread = thread
+        self._pools = pools
+        self._seen: dict[Hashable, float] = {}
+
+    def look(self) -> None:
+        """See who is busy with what, so that a later look can tell for how long."""
+        now = monotonic()
+        self._seen = {busy.what: self._seen.get(busy.what, now) for busy in self._busy(self._stacks())}
+
+    def report(self, waited: float) -> str:
+        """Who is busy, the one that is longest at it first, and the stacks of the threads."""
+        stacks = self._stacks()
+        now = monotonic()
+        busy = sorted(self._busy(stacks), key=lambda one: self._seen.get(one.what, now))
+        lines = [f'no batch for {waited:g} s, and still waiting', *(self._said(one, now) for one in busy[:MOST_BUSY])]
+        if len(busy) > MOST_BUSY:
+            lines.append(f'and {len(busy) - MOST_BUSY} more are busy')
+        waits_for = _waits_for(stacks.get(self._thread.ident, []))
+        if waits_for is not None:
+            lines.append(waits_for)
+        is_known = bool(busy) or waits_for is not None
+        if not is_known and stacks:
+            lines.append('the prefetch thread is in the source, or in a stage that is no function of single samples')
+        return '\n'.join([*lines, *_shown(stacks, is_known)])
+
+    def _said(self, busy: Busy, now: float) -> str:
+        seconds = round(now - self._seen.get(busy.what, now), 1)
+        return (f'for at least {seconds:g} s, ' if seconds else '') + busy.words()
+
+    def _stacks(self) -> dict[int | None, list[FrameType]]:
+        # The frames of each of our threads, the outermost first. Those of this thread would hold themselves alive.
+        this = threading.get_ident()
+        frames = {ident: frame for ident, frame in sys._current_frames().items() if ident != this}
+        stacks = {ident: [part for part, _ in traceback.walk_stack(frame)][::-1] for ident, frame in frames.items()}
+        return {
+            ident: stack
+            for ident, stack in stacks.items()
+            if ident == self._thread.ident or any(self._is_ours(frame) for frame in stack)
+        }
+
+    def _is_ours(self, frame: FrameType) -> bool:
+        return frame.f_code is Task.__call__.__code__ and frame.f_locals.get('self') in self._pools.works
+
+    def _busy(self, stacks: dict[int | None, list[FrameType]]) -> list[Busy]:
+        in_threads = (_busy_thread(ident, stack) for ident, stack in stacks.items())
+        return [*filter(None, in_threads), *self._busy_processes()]
+
+    def _busy_processes(self) -> Iterator[Busy]:
+        for pid, at, doing in self._pools.doing():
+            yield Busy((pid, at), partial(_of_process, pid, doing))
+
+
+def own_depth() -> int:
+    """The number of frames, from that of the caller on, that are ours: the ``stacklevel`` of a warning to the user.
+
+    Examples
+    --------
+    >>> own_depth()
+    1
+    """
+    frame: FrameType | None = sys._getframe(1)
+    depth = 1
+    while frame is not None and frame.f_code.co_filename.startswith(OWN_FILES):
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
+def _busy_thread(ident: int | None, stack: Sequence[FrameType]) -> Busy | None:
+    called = next(filter(None, map(_call_for_a_sample, stack)), None)
+    if called is None:
+        return None
+    place, value, cursor, before = called
+    name = _name(ident)
+    return Busy((ident, place.path, cursor), lambda: f'the thread {name} is {place.note(value, cursor, before)}')
+
+
+def _call_for_a_sample(frame: FrameType) -> tuple[Place, Any, Cursor, Cursor] | None:
+    # Which these are, their names tell, without a look at the values of others, which would keep them alive.
+    body = frame.f_code
+    variables = {*body.co_varnames, *body.co_freevars}
+    if not body.co_filename.startswith(OWN_FILES) or not ({'part', 'key'} <= variables or 'context' in variables):
+        return None
+    if not {'value', 'last'} <= variables:
+        return None
+    names = frame.f_locals
+    place = names['part'].place.at(names['key']) if 'part' in names else getattr(names.get('context'), 'place', None)
+    if place is None or 'value' not in names:  # it has only just begun
+        return None
+    cursor = names['pair'][1] if 'pair' in names else names['after']
+    before = names['last'] if names.get('before') is None else names['before']
+    return place, names.get('sample', names['value']), cursor, before
+
+
+def _of_process(pid: int, doing: Callable[[], str]) -> str:
+    return f'the process {pid} is at {doing()}'
+
+
+def _waits_for(stack: Sequence[FrameType]) -> str | None:
+    for frame in reversed(stack):
+        if frame.f_code is Pools._map.__code__:
+            names = frame.f_locals
+            functions = ', '.join(map(code, names['work'].functions))
+            return f'the prefetch thread waits for a result of {functions} from {code(names["workers"])}'
+    return None
+
+
+def _shown(stacks: dict[int | None, list[FrameType]], is_known: bool) -> Iterator[str]:
+    threads: dict[str, list[str]] = {}  # by their stack
+    for ident, stack in stacks.items():
+        users = list(without_own(stack, lambda frame: frame, WAITING, from_own=False))
+        shown = users or ([] if is_known else stack)  # what is ours is better than nothing
+        text = ''.join(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in shown).format())
+        threads.setdefault(text.rstrip(), []).append(_name(ident))
+    for text, (first, *others) in threads.items():
+        if text:
+            yield f'the stack of the thread {first}{f" and {len(others)} others" if others else ""}:\n{text}'
+
+
+def _name(ident: int | None) -> str:
+    return next((thread.name for thread in threading.enumerate() if thread.ident == ident), str(ident))

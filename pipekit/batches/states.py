@@ -1,0 +1,97 @@
+"""The states of batches: what JSON can hold, checked when it comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import zip_longest
+from math import inf
+from typing import Any
+
+from ..describing.descriptions import ENTROPY
+from ..describing.display import code
+from ..errors import StateMismatch
+from ..streams.cursors import Cursor
+
+STATE_VERSION = 1
+
+
+def checked_counts(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[int, int | None]:
+    """Check a state against one of the same batches; its counts of batches, in all and in the epoch.
+
+    Examples
+    --------
+    >>> own = {'version': 1, 'delivered': 2, 'in_epoch': 2, 'batches_per_epoch': 5, 'failures': {}}
+    >>> own['pipeline'] = ['take(3)']
+    >>> checked_counts(own, own)
+    (2, 2)
+    >>> checked_counts(own, own | {'pipeline': ['take(4)']})
+    Traceback (most recent call last):
+    pipekit.errors.StateMismatch: the source was take(3) when the state was saved, and is take(4) here
+    """
+    if not isinstance(state, Mapping) or state.keys() != own.keys():
+        raise StateMismatch(f'expected what state_dict() returned, with the keys {list(own)}, got {code(state)}')
+    for key in ('version', 'batches_per_epoch'):
+        if state[key] != own[key]:
+            raise StateMismatch(
+                f'the state was saved with {key}={code(state[key])}, these batches have {code(own[key])}'
+            )
+    lines, per_epoch = state['pipeline'], own['batches_per_epoch']
+    if not isinstance(lines, list):
+        raise _damaged('pipeline', lines)
+    for number, (saved, present) in enumerate(zip_longest(map(str, lines), own['pipeline'])):
+        if saved != present:
+            raise StateMismatch(_difference(number, saved, present))
+    delivered = _count(state, 'delivered', inf)
+    if state['in_epoch'] is None:
+        return delivered, None
+    return delivered, _count(state, 'in_epoch', delivered if per_epoch is None else min(delivered, per_epoch))
+
+
+def checked_failures(state: Mapping[str, Any]) -> dict[str, list[int]]:
+    """How many samples were tried and have failed at each stage, from a state.
+
+    Examples
+    --------
+    >>> checked_failures({'failures': {'2': [1000, 3]}})
+    {'2': [1000, 3]}
+    """
+    failures = state['failures']
+    if not isinstance(failures, Mapping) or not all(map(_are_counts, failures.values())):
+        raise _damaged('failures', failures)
+    return {str(stage): list(counts) for stage, counts in failures.items()}
+
+
+def _are_counts(counts: Any) -> bool:
+    is_pair = isinstance(counts, list | tuple) and len(counts) == 2 and all(type(count) is int for count in counts)
+    return is_pair and 0 <= counts[1] <= counts[0]
+
+
+def _count(state: Mapping[str, Any], key: str, most: float) -> int:
+    count = state[key]
+    if type(count) is not int or not 0 <= count <= most:
+        raise _damaged(key, count)
+    return count
+
+
+def _damaged(key: str, value: object) -> StateMismatch:
+    return StateMismatch(f'the state is damaged: {key} is {code(value)}')
+
+
+def _difference(number: int, saved: str | None, present: str | None) -> str:
+    what = f'stage {number}' if number else 'the source'
+    if saved and present and ENTROPY in saved and saved.split(ENTROPY)[0] == present.split(ENTROPY)[0]:
+        return (
+            f'{what} is {present.split(ENTROPY)[0]}, unseeded: it draws anew in each process; pass seed= to continue it'
+        )
+    return f'{what} was {saved or "absent"} when the state was saved, and is {present or "absent"} here'
+
+
+def as_lists(cursor: Cursor) -> Any:
+    """A cursor as JSON gives it back.
+
+    Examples
+    --------
+    >>> as_lists((3, (1, 2)))
+    [3, [1, 2]]
+    """
+    return [as_lists(part) for part in cursor] if isinstance(cursor, tuple) else cursor

@@ -1,0 +1,1 @@
+"""Values as text and as arguments. Nothing here runs anything."""

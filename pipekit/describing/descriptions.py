@@ -1,0 +1,157 @@
+"""Descriptions: objects that know the call that made them, and print, compare and pickle as that call."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from operator import attrgetter, itemgetter, methodcaller
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from ..streams.randomness import FreshSeed
+from .display import call_code, code, is_partial
+from .structures import fields_of
+
+ENTROPY = ', with entropy '
+F = TypeVar('F', bound=Callable[..., Any])
+
+
+class Description:
+    """What a factory marked with ``described`` returns."""
+
+    _call: Call
+    seed: int | None = None
+
+    def __repr__(self) -> str:
+        return repr(self._call)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Description):
+            return NotImplemented
+        return self is other or self._call == other._call
+
+    def __hash__(self) -> int:
+        return hash(self._call.factory)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _call, (self._call.factory, self._call.args, self._call.kwargs)
+
+    def fingerprint(self) -> list[str]:
+        """The lines by which a saved state recognises this part of a pipeline."""
+        # Where the work is done changes no value, and one goes on after a bad sample by skipping it: a state saved with
+        # other options of these is one of the same pipeline.
+        given = self._call.kwargs.keys() & {'workers', 'on_error'}
+        code_of_call = repr(self._call.without(*given)) if given else repr(self)
+        return [code_of_call + (f'{ENTROPY}{int(self.seed):x}' if isinstance(self.seed, FreshSeed) else '')]
+
+
+class Call:
+    """A function with the arguments that it was called with.
+
+    Examples
+    --------
+    >>> Call(max, (1, 2), {}), Call(max, (1, 2), {}) == Call(max, (1, 3), {})
+    (max(1, 2), False)
+    """
+
+    def __init__(self, factory: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]):
+        self.factory = factory
+        self.args = args
+        self.kwargs = kwargs
+
+    def __repr__(self) -> str:
+        return self.as_call_of(code(self.factory))
+
+    def as_call_of(self, name: str) -> str:
+        """The code of the call, of a function of this name, without seeds that nobody gave."""
+        shown = {key: value for key, value in self.kwargs.items() if not isinstance(value, FreshSeed)}
+        return call_code(name, self.args, shown)
+
+    def without(self, *names: str) -> Call:
+        """The call without some keyword arguments."""
+        return Call(self.factory, self.args, {key: value for key, value in self.kwargs.items() if key not in names})
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Call):
+            return NotImplemented
+        return self.factory is other.factory and same(self._arguments(), other._arguments())
+
+    def _arguments(self) -> dict[str, Any]:
+        try:
+            bound = inspect.signature(self.factory).bind(*self.args, **self.kwargs)
+        except (TypeError, ValueError):  # a builtin without a signature
+            return {'args': self.args, 'kwargs': self.kwargs}
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+
+def described(factory: F) -> F:
+    """Make what ``factory`` returns remember the call that made it.
+
+    Where the factory drew a seed because none was given, the call remembers the drawn one: a copy that went through
+    pickle yields the same values.
+
+    Examples
+    --------
+    >>> @described
+    ... def double(times):
+    ...     return Description()
+    >>> double(2), double(2) == double(times=2), double(2) == double(3)
+    (double(2), True, False)
+    """
+
+    @functools.wraps(factory)
+    def make(*args: Any, **kwargs: Any) -> Any:
+        made = factory(*args, **kwargs)
+        if not isinstance(made, Description):
+            raise TypeError(f'described is for what makes stages and sources, {code(factory)} made {code(made)}')
+        if isinstance(made.seed, FreshSeed):
+            bound = inspect.signature(factory).bind(*args, **kwargs)
+            if 'seed' not in bound.signature.parameters:
+                raise TypeError(f'{code(factory)} draws random numbers: give it a parameter seed, and pass that on')
+            if 'seed' in kwargs or 'seed' not in bound.arguments:
+                kwargs = kwargs | {'seed': made.seed}
+            else:  # a None given by position
+                bound.arguments['seed'] = made.seed
+                args, kwargs = bound.args, bound.kwargs
+        made._call = Call(make, args, kwargs)
+        return made
+
+    return cast('F', make)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values are equal, arrays within them compared as a whole.
+
+    Examples
+    --------
+    >>> same([np.zeros(2), 'a'], [np.zeros(2), 'a']), same(np.zeros(2), np.zeros(3)), same(1, True)
+    (True, False, False)
+    """
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.ndarray):
+        if (a.dtype, a.shape) != (b.dtype, b.shape):
+            return False
+        return same(a.tolist(), b.tolist()) if a.dtype.hasobject else a.tobytes() == b.tobytes()
+    if is_partial(a):
+        return same((a.func, a.args, a.keywords), (b.func, b.args, b.keywords))
+    if isinstance(a, attrgetter | itemgetter | methodcaller):
+        return same(a.__reduce__(), b.__reduce__())
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    if (fields := fields_of(a)) is not None:
+        others = dict(fields_of(b) or [])
+        return len(fields) == len(others) and all(name in others and same(part, others[name]) for name, part in fields)
+    try:
+        return bool(a == b) or bool(a != a and b != b)  # noqa: PLR0124 -- NaN
+    except Exception:  # a user's __eq__ may raise or answer with an array
+        return False
+
+
+def _call(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return factory(*args, **kwargs)

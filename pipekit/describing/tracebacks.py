@@ -1,0 +1,72 @@
+"""Which frames of a traceback, or of a thread's stack, are shown: the user's, and not ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from types import FrameType, TracebackType
+from typing import TypeVar
+
+import more_itertools
+
+T = TypeVar('T')
+
+OWN_FILES = os.path.dirname(os.path.dirname(__file__)) + os.sep
+# What runs the users' functions on our behalf.
+THROUGH = tuple(os.path.dirname(str(module.__file__)) + os.sep for module in (futures, more_itertools))
+FULL_TRACEBACKS = 'PIPEKIT_FULL_TRACEBACKS'  # an environment variable
+
+
+def without_own(
+    parts: Iterable[T], frame_of: Callable[[T], FrameType], through: tuple[str, ...] = THROUGH, *, from_own: bool = True
+) -> Iterator[T]:
+    """The parts of a stack, the outermost first, without those in pipekit and in what it calls to get to the user's.
+
+    The environment variable ``PIPEKIT_FULL_TRACEBACKS`` keeps them all.
+
+    Parameters
+    ----------
+    parts, frame_of
+        The parts, and the frame of one.
+    through
+        Files and folders whose frames are hidden where pipekit is below them.
+    from_own
+        Whether the stack begins in the user's code, rather than with what pipekit has called.
+    """
+    if os.environ.get(FULL_TRACEBACKS):
+        yield from parts
+        return
+    hidden: tuple[str, ...] = (OWN_FILES,) if from_own else (OWN_FILES, *through)
+    for part in parts:
+        if frame_of(part).f_code.co_filename.startswith(hidden):
+            hidden = (OWN_FILES, *through)
+        else:
+            hidden = (OWN_FILES,)
+            yield part
+
+
+def hide_own_frames(error: BaseException) -> None:
+    """Leave the user's frames in an error's traceback.
+
+    Examples
+    --------
+    >>> import traceback
+    >>> from pipekit.cursors import cursor_of
+    >>> try:
+    ...     cursor_of('x')
+    ... except ValueError as error:
+    ...     hide_own_frames(error)
+    ...     [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    ['<module>']
+    """
+    shown = list(without_own(_chain(error.__traceback__), lambda part: part.tb_frame))
+    error.__traceback__ = None
+    for part in reversed(shown):
+        error.__traceback__ = TracebackType(error.__traceback__, part.tb_frame, part.tb_lasti, part.tb_lineno)
+
+
+def _chain(part: TracebackType | None) -> Iterable[TracebackType]:
+    while part is not None:
+        yield part
+        part = part.tb_next

@@ -1,0 +1,1 @@
+"""Memory that is used again, and shared. Nothing here knows what a batch is."""

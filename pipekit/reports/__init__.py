@@ -1,0 +1,1 @@
+"""Where the time goes, and what a batch looks like. Nothing here runs a pipeline."""

@@ -1,0 +1,1 @@
+"""What a pipeline is made of, and how it is run. No threads, no epochs."""

@@ -1,0 +1,147 @@
+"""The stage that combines samples into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
+
+from ..describing.arguments import boolean, function, positive_int
+from ..describing.descriptions import described
+from ..describing.display import code
+from ..streams.cursors import START, Cursor, Pairs
+from ..streams.error_notes import raise_noted
+from ..streams.stream import Context, Upstream
+from ..workers.kinds import Workers, checked_workers
+from .combiners import Array, combine_to_arrays
+from .functions import takes_rng
+from .pipeline import Chunks, Composed, Each, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import numpy as np
+
+    from ..streams.stream import In, Out, T
+
+A = TypeVar('A')
+B = TypeVar('B')
+C = TypeVar('C')
+D = TypeVar('D')
+BatchSize: TypeAlias = int | Callable[[list[Any], Any], object]
+
+
+class Stacking(Protocol):
+    """The type of ``combine_batches(n)``: a stage from samples to batches of arrays, in the structure of a sample."""
+
+    @overload
+    def __call__(self, iterable: Iterable[tuple[A, B]]) -> Iterator[tuple[Array, Array]]: ...
+    @overload
+    def __call__(self, iterable: Iterable[tuple[A, B, C]]) -> Iterator[tuple[Array, Array, Array]]: ...
+    @overload
+    def __call__(self, iterable: Iterable[tuple[A, B, C, D]]) -> Iterator[tuple[Array, Array, Array, Array]]: ...
+    @overload
+    def __call__(self, iterable: Iterable[Mapping[A, Any]]) -> Iterator[dict[A, Array]]: ...
+    @overload
+    def __call__(self, iterable: Iterable[Array | complex | np.generic]) -> Iterator[Array]: ...
+    @overload
+    def __call__(self, iterable: Iterable[Any]) -> Iterator[Any]: ...
+
+
+class Listing(Protocol):
+    """The type of ``combine_batches(n, list)``: a stage from samples to lists of samples."""
+
+    def __call__(self, iterable: Iterable[T]) -> Iterator[list[T]]: ...
+
+
+@overload
+def combine_batches(batch_size: BatchSize, *, drop_last: bool = ..., workers: Workers | None = ...) -> Stacking: ...
+@overload
+def combine_batches(  # type: ignore[overload-overlap]
+    batch_size: BatchSize, combine: type[list[Any]], *, drop_last: bool = ..., workers: Workers | None = ...
+) -> Listing: ...
+@overload
+def combine_batches(
+    batch_size: BatchSize,
+    combine: Callable[[Sequence[In]], Out],
+    *,
+    drop_last: bool = ...,
+    workers: Workers | None = ...,
+) -> Stage[In, Out]: ...
+@described
+def combine_batches(
+    batch_size: BatchSize,
+    combine: Callable[[Sequence[Any]], Any] = combine_to_arrays,
+    *,
+    drop_last: bool = False,
+    workers: Workers | None = None,
+) -> Any:
+    """Combine samples into batches.
+
+    Parameters
+    ----------
+    batch_size
+        The number of samples in a batch; or a function ``should_add(chunk, sample) -> bool`` of the list of samples so
+        far, never empty, and the next one, which begins a new batch if it is false.
+    combine
+        A function of the list of samples that returns the batch.
+    drop_last
+        Whether to drop the last batch if the stream ends before it is full; with a function, whether to drop it.
+    workers
+        Where ``combine`` runs, as for ``apply``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``batch_size`` is neither a positive int nor a function, or ``combine`` no function.
+
+    Examples
+    --------
+    >>> list(combine_batches(2, list)('abc'))
+    [['a', 'b'], ['c']]
+    >>> list(combine_batches(2, list, drop_last=True)('abc'))
+    [['a', 'b']]
+    >>> def within_five(chunk, sample):
+    ...     return sum(chunk) + sample <= 5
+    >>> list(combine_batches(within_five, list)([1, 2, 2, 4, 9, 1]))
+    [[1, 2, 2], [4], [9], [1]]
+    """
+    function('combine', combine, 'a function of a list of samples')
+    if takes_rng(combine):
+        raise TypeError(f'combine cannot be random, got {code(combine)}, which takes rng; draw in an apply after it')
+    drop_last = boolean('drop_last', drop_last)
+    if callable(batch_size):
+        function('batch_size', batch_size, 'a positive int or a function should_add(chunk, sample)')
+        chunks: Stage[Any, Any] = _adaptive(batch_size, drop_last)
+    else:
+        chunks = Chunks(positive_int('batch_size', batch_size, 'a positive int or a function'), drop_last)
+    return Composed([chunks, Each(combine, workers=checked_workers(workers), combines=True)])
+
+
+def _adaptive(should_add: Callable[[list[Any], Any], object], drop_last: bool) -> Stage[Any, Any]:
+    def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[list[Any]]:
+        def adds(chunk: list[Any], value: Any, after: Cursor, before: Cursor) -> bool:
+            try:
+                return bool(should_add(chunk, value))
+            except BaseException as error:
+                raise_noted(error, context.place, value, after, before)
+
+        return _adaptive_chunks(upstream(cursor, context), adds, drop_last)
+
+    return Stage(open_on, keeps_cursors=True)
+
+
+def _adaptive_chunks(
+    pairs: Pairs[Any], adds: Callable[[list[Any], Any, Cursor, Cursor], bool], drop_last: bool
+) -> Pairs[list[Any]]:
+    chunk: list[Any] = []
+    last = START
+    for value, cursor in pairs:
+        if chunk and not adds(chunk, value, cursor, last):
+            full, chunk = [chunk], []
+            yield full.pop(), last
+        chunk.append(value)
+        del value
+        last = cursor
+    if chunk and not drop_last:
+        full, chunk = [chunk], []
+        yield full.pop(), last

@@ -1,0 +1,318 @@
+"""Combiners: a list of samples -> a batch."""
+
+from __future__ import annotations
+
+import sys
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter, itemgetter
+from typing import Any, TypeAlias, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ..describing.arguments import fraction
+from ..describing.display import code, structure
+from ..describing.structures import fields_of, has_fields, names_of, with_fields
+from ..memory.blocks import empty, gains
+
+A = TypeVar('A')
+B = TypeVar('B')
+C = TypeVar('C')
+D = TypeVar('D')
+Array: TypeAlias = npt.NDArray[Any]
+Path: TypeAlias = tuple[Any, ...]
+Leaves: TypeAlias = Sequence[Any]
+Combine: TypeAlias = Callable[[Leaves, set[type], Path], Any]
+
+NUMBERS = (bool, int, float, complex, np.number, np.bool)
+NUMERIC = set('biufc')
+SHAPE, DTYPE, CONTIGUOUS = attrgetter('shape'), attrgetter('dtype'), attrgetter('flags.c_contiguous')
+
+
+def combine_to_tuples(samples: Sequence[Any]) -> Any:
+    """Gather each field of the samples into a tuple.
+
+    Raises
+    ------
+    ValueError
+        If there are no samples, or they differ in structure; names the field and the first sample that differs.
+
+    Examples
+    --------
+    >>> combine_to_tuples([('a', 0), ('b', 1)])
+    (('a', 'b'), (0, 1))
+    >>> combine_to_tuples([{'image': 'a'}, {'image': 'b'}])
+    {'image': ('a', 'b')}
+    >>> combine_to_tuples(['a', 'b'])
+    ('a', 'b')
+    """
+    return _combined(samples, lambda leaves, kinds, path: tuple(leaves))
+
+
+@overload
+def combine_to_arrays(samples: Sequence[tuple[A, B]]) -> tuple[Array, Array]: ...
+@overload
+def combine_to_arrays(samples: Sequence[tuple[A, B, C]]) -> tuple[Array, Array, Array]: ...
+@overload
+def combine_to_arrays(samples: Sequence[tuple[A, B, C, D]]) -> tuple[Array, Array, Array, Array]: ...
+@overload
+def combine_to_arrays(samples: Sequence[Mapping[A, Any]]) -> dict[A, Array]: ...
+@overload
+def combine_to_arrays(samples: Sequence[Array] | Sequence[complex] | Sequence[np.generic]) -> Array: ...
+@overload
+def combine_to_arrays(samples: Sequence[Any]) -> Any: ...
+def combine_to_arrays(samples: Sequence[Any]) -> Any:
+    """Stack the samples' fields along a new first axis.
+
+    ``n`` samples whose field ``k`` has shape ``s_k`` give one array of shape ``(n, *s_k)`` per field, in the structure
+    of a sample: tuple for tuple, dict for dict, nested as they are. Lists are taken as arrays.
+
+    Raises
+    ------
+    ValueError
+        If there are no samples, or they differ in structure, or a field in shape; names the field and the first sample
+        that differs.
+
+    Examples
+    --------
+    >>> images, labels = combine_to_arrays([(np.zeros((2, 3)), 0), (np.ones((2, 3)), 1)])
+    >>> images.shape, labels
+    ((2, 2, 3), array([0, 1]))
+    >>> combine_to_arrays([(np.zeros(2), 'a'), (np.zeros(3), 'b')])
+    Traceback (most recent call last):
+    ValueError: sample[0] is float64[2] in sample 0 of the batch and float64[3] in sample 1; use combine_pad
+    """
+    return _combined(samples, _stacked)
+
+
+def combine_pad(samples: Sequence[Any], padding_values: Any = 0, ratio: float = 0.5) -> Any:
+    """Pad each field to the largest shape in the batch, and stack.
+
+    Of the cells missing along an axis, ``floor(missing * ratio)`` are added before the array and the rest after it.
+
+    Parameters
+    ----------
+    samples
+        Arrays and scalars, in any structure. Within a field the number of axes must be the same.
+    padding_values
+        What the added cells hold: a number, or a function of the unpadded array that returns one, such as
+        ``numpy.min``. A tuple or a mapping in the structure of the samples gives each field its own.
+    ratio
+        Where the array lies in its padded one: 0 at the beginning, 1 at the end.
+
+    Raises
+    ------
+    ValueError
+        If the samples differ in structure, or a field in its number of axes; if ``padding_values`` has another
+        structure, or a value that the arrays' type cannot hold; if ``ratio`` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> combine_pad([np.array([1, 2, 3]), np.array([4])])
+    array([[1, 2, 3],
+           [0, 4, 0]])
+    >>> images, masks = combine_pad([([5, 7], [1, 1]), ([6], [1])], padding_values=(np.min, -1), ratio=0)
+    >>> images.tolist(), masks.tolist()
+    ([[5, 7], [6, 6]], [[1, 1], [1, -1]])
+
+    To give a pipeline's ``combine_batches`` the options, use ``functools.partial(combine_pad, ratio=0)``.
+    """
+    ratio = fraction('ratio', ratio)
+    paddings = _paddings(padding_values, samples[0]) if len(samples) else {}
+    return _combined(samples, lambda leaves, kinds, path: _padded(leaves, kinds, path, paddings[path], ratio))
+
+
+def _combined(samples: Sequence[Any], combine: Combine, path: Path = ()) -> Any:
+    if len(samples) == 0:
+        raise ValueError('expected at least one sample to combine, got none')
+    kinds = set(map(type, samples))
+    if not any(map(has_fields, kinds)):
+        return combine(samples, kinds, path)
+    first = samples[0]
+    if len(kinds) > 1 and not all(issubclass(kind, Mapping) for kind in kinds):
+        raise _difference(samples, list(map(type, samples)), path)
+    names, columns = _columns(samples, path)
+    parts = [_combined(column, combine, (*path, name)) for name, column in zip(names, columns, strict=True)]
+    return with_fields(first, parts)
+
+
+def _columns(samples: Sequence[Any], path: Path) -> tuple[Sequence[Any], Sequence[Leaves]]:
+    first = samples[0]
+    names = names_of(first)
+    if isinstance(first, tuple):
+        try:
+            return names, list(zip(*samples, strict=True))
+        except ValueError as error:
+            raise _difference(samples, list(map(len, samples)), path) from error
+    if isinstance(first, Mapping):
+        if any(sample.keys() != first.keys() for sample in samples):
+            raise _difference(samples, [sample.keys() for sample in samples], path)
+        return names, [list(map(itemgetter(name), samples)) for name in names]
+    return names, [list(map(attrgetter(name), samples)) for name in names]
+
+
+def _stacked(leaves: Leaves, kinds: set[type], path: Path) -> Array:
+    arrays = _arrays(leaves, kinds, path)
+    return arrays if isinstance(arrays, np.ndarray) else _concatenated(arrays, leaves, path)
+
+
+def _concatenated(arrays: list[Array], leaves: Leaves, path: Path) -> Array:
+    shape = arrays[0].shape
+    failure = None
+    try:
+        # One copy, without the view per array that np.stack takes. It finds most of what may differ.
+        batch = np.concatenate(arrays, out=_room_for(arrays)) if shape else np.stack(arrays)
+    except (TypeError, ValueError) as error:
+        failure = error  # out of this block, so that what is found is not shown as an error in handling another one
+    if failure is not None:
+        _check_shapes(arrays, path)
+        _dtype(arrays, leaves, path)
+        raise failure
+    if shape and set(map(len, arrays)) != {shape[0]}:
+        _check_shapes(arrays, path)
+    if batch.dtype.kind not in NUMERIC:
+        _dtype(arrays, leaves, path)
+    return batch.reshape(len(arrays), *shape)
+
+
+def _room_for(arrays: list[Array]) -> Array | None:
+    first = arrays[0]
+    if not gains(first.nbytes * len(arrays)) or set(map(DTYPE, arrays)) != {first.dtype}:
+        return None
+    if not all(map(CONTIGUOUS, arrays)):  # then the batch has another order in memory
+        return None
+    return empty((len(arrays) * len(first), *first.shape[1:]), np.result_type(first.dtype, first.dtype))
+
+
+def _padded(leaves: Leaves, kinds: set[type], path: Path, padding: Any, ratio: float) -> Array:
+    arrays = _arrays(leaves, kinds, path)
+    if isinstance(arrays, np.ndarray):
+        return arrays
+    shapes = list(map(SHAPE, arrays))
+    if len(set(shapes)) == 1:
+        return _concatenated(arrays, leaves, path)
+    axes = list(map(len, shapes))
+    if len(set(axes)) != 1:
+        raise _difference(arrays, axes, path)
+    shape = tuple(map(max, zip(*shapes, strict=True)))
+    dtype = _dtype(arrays, leaves, path)
+    batch = empty((len(arrays), *shape), dtype)
+    batch = np.empty((len(arrays), *shape), dtype) if batch is None else batch
+    constant = None if callable(padding) else _fitting(padding, batch.dtype, path)
+    sizes = np.array(shapes)
+    starts = ((shape - sizes) * ratio).astype(int)
+    corners = zip(starts.tolist(), (starts + sizes).tolist(), strict=True)
+    for number, (array, place, (start, end)) in enumerate(zip(arrays, batch, corners, strict=True)):
+        if array.shape != shape:
+            place[...] = _computed(padding, array, batch.dtype, path, number) if callable(padding) else constant
+        place[tuple(map(slice, start, end))] = array
+    return batch
+
+
+def _arrays(leaves: Leaves, kinds: set[type], path: Path) -> Array | list[Array]:
+    # Numbers and strings are stacked at once; anything else is turned into arrays that are left to the caller to stack.
+    if kinds == {np.ndarray}:
+        return list(leaves)
+    if all(issubclass(kind, NUMBERS) for kind in kinds):
+        return np.array(leaves)
+    if kinds in ({str}, {bytes}):
+        texts = np.array(leaves)
+        if texts.tolist() != list(leaves):
+            raise ValueError(f'{_field(path)} ends with a zero, which an array of strings drops; use combine_to_tuples')
+        return texts
+    if any(issubclass(kind, np.ndarray) and hasattr(kind, 'mask') for kind in kinds):
+        raise ValueError(f'{_field(path)} is a masked array and would lose its mask; fill it, or use combine_to_tuples')
+    return [_array(leaf, number, path) for number, leaf in enumerate(leaves)]
+
+
+def _array(leaf: Any, number: int, path: Path) -> Array:
+    try:
+        return np.asarray(leaf)
+    except ValueError as error:
+        where = f'in sample {number} of the batch'
+        raise ValueError(
+            f'{_field(path)} is ragged {where}, {structure(leaf)}; make it one array or a tuple'
+        ) from error
+
+
+def _check_shapes(arrays: Sequence[Array], path: Path) -> None:
+    shapes = list(map(SHAPE, arrays))
+    if len(set(shapes)) > 1:
+        hint = '; use combine_pad' if len(set(map(len, shapes))) == 1 else ''
+        raise _difference(arrays, shapes, path, hint)
+
+
+def _dtype(arrays: Sequence[Array], leaves: Leaves, path: Path) -> np.dtype[Any]:
+    dtypes = set(map(DTYPE, arrays))
+    kinds = {dtype.kind for dtype in dtypes}
+    if len(kinds) > 1 and not kinds <= NUMERIC:
+        raise _difference(leaves, [array.dtype.kind for array in arrays], path)
+    try:
+        return np.result_type(*dtypes)
+    except TypeError as error:  # structured types of different fields
+        raise _difference(leaves, list(map(DTYPE, arrays)), path) from error
+
+
+def _paddings(padding: Any, sample: Any, path: Path = ()) -> dict[Path, Any]:
+    padding = tuple(padding) if isinstance(padding, list) else padding
+    fields, given = fields_of(sample), fields_of(padding)
+    if fields is None and given is None:
+        return {path: padding}
+    names = [name for name, _ in fields or []]
+    if given is None:
+        by_name = dict.fromkeys(names, padding)
+    elif isinstance(sample, tuple) and isinstance(padding, tuple) and len(padding) == len(sample):
+        by_name = dict(zip(names, padding, strict=True))
+    else:
+        by_name = dict(given)
+    if fields is None or by_name.keys() != set(names):
+        raise ValueError(
+            f'padding_values must be one for all fields or have the structure of the samples; '
+            f'{_field(path)} is {structure(sample)}, and its padding {code(padding)}'
+        )
+    parts = [_paddings(by_name[name], value, (*path, name)) for name, value in fields]
+    return dict(ChainMap(*parts))
+
+
+def _computed(padding: Callable[[Array], Any], array: Array, dtype: np.dtype[Any], path: Path, number: int) -> Any:
+    try:
+        value = padding(array)
+    except Exception as error:
+        error.add_note(f'raised by {code(padding)}, the padding of {_field(path)} in sample {number} of the batch')
+        raise
+    return _fitting(value, dtype, path)
+
+
+def _fitting(value: Any, dtype: np.dtype[Any], path: Path) -> Any:
+    try:
+        if _fits(np.asarray(value), dtype):
+            return value
+    except (TypeError, ValueError, OverflowError):  # numpy cannot convert it at all
+        pass
+    raise ValueError(f'the padding value {code(value)} of {_field(path)} does not fit its type, {dtype}')
+
+
+def _fits(value: Array, dtype: np.dtype[Any]) -> bool:
+    if value.dtype.kind != dtype.kind and (value.dtype.kind == 'c' or dtype.kind in 'mM') and dtype.kind != 'O':
+        return False
+    with np.errstate(all='ignore'):
+        cast = value.astype(dtype)
+        if dtype.kind in 'fc':
+            return bool(np.all(np.isfinite(cast) == np.isfinite(value)))
+        return dtype.kind == 'O' or bool(np.all((cast == value) | ((cast != cast) & (value != value))))  # noqa: PLR0124
+
+
+def _difference(shown: Sequence[Any], keys: Sequence[Any], path: Path, hint: str = '') -> ValueError:
+    number = next(k for k, key in enumerate(keys) if key != keys[0])
+    for most in (8, sys.maxsize):
+        first, other = (structure(shown[k], most) for k in (0, number))
+        if first != other:
+            break
+    else:
+        other = f'{other} of another type'
+    return ValueError(f'{_field(path)} is {first} in sample 0 of the batch and {other} in sample {number}{hint}')
+
+
+def _field(path: Path) -> str:
+    return 'sample' + ''.join(f'[{name!r}]' for name in path)

@@ -1,0 +1,291 @@
+"""Sample functions, value -> value, and functions that make them of others.
+
+A function that takes the keyword ``rng`` is random: it is handed a numpy ``Generator`` by whoever calls it. What is
+made of random functions is random itself and hands its generator on.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..describing.arguments import fraction, function
+from ..describing.descriptions import Description, described
+from ..describing.display import code, structure
+from ..describing.structures import MAPPINGS, SEQUENCES, fields_of, names_of, values_of, with_fields
+
+Function: TypeAlias = Callable[..., Any]
+
+INDICES = (int, np.integer)
+
+
+class SampleFunction(Description):
+    """A function of a sample that prints, compares and pickles as the call that made it.
+
+    Examples
+    --------
+    >>> positive_label = apply_at(1, abs)
+    >>> positive_label, positive_label(('image', -3))
+    (apply_at(1, abs), ('image', 3))
+    """
+
+    def __init__(self, body: Function, *parts: Function, is_random: bool = False):
+        self.takes_rng = is_random or any(map(takes_rng, parts))
+        self._body = body
+
+    def __call__(self, value: Any, *, rng: np.random.Generator | None = None) -> Any:
+        if not self.takes_rng:
+            return self._body(value)
+        if rng is None:
+            raise TypeError(f'{self!r} is random: call it with rng=, a numpy Generator')
+        return self._body(value, rng=rng)
+
+
+def takes_rng(func: Function) -> bool:
+    """Whether a function has a parameter ``rng``.
+
+    Examples
+    --------
+    >>> takes_rng(lambda image, rng: image), takes_rng(abs), takes_rng(random_apply(0.5, abs))
+    (True, False, True)
+    """
+    if isinstance(func, SampleFunction):
+        return func.takes_rng
+    parameter = _parameters(func).get('rng')
+    return parameter is not None and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+
+
+def may_take_rng(func: Function) -> bool:
+    """Whether ``func(value, rng=generator)`` could work, for all that can be known without calling it.
+
+    Examples
+    --------
+    >>> may_take_rng(lambda image, **options: image), may_take_rng(lambda image: image)
+    (True, False)
+    """
+    if isinstance(func, SampleFunction):
+        return func.takes_rng
+    parameters = _parameters(func)
+    takes_anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return takes_rng(func) or takes_anything or not parameters
+
+
+@described
+def unpack_args(func: Function) -> SampleFunction:
+    """A function of a sample that calls ``func`` with the sample's fields.
+
+    The fields of a tuple are passed by position, those of a mapping or a dataclass by name.
+
+    Examples
+    --------
+    >>> unpack_args(max)((1, 5, 2))
+    5
+    >>> unpack_args(lambda image, label: label)({'image': 1, 'label': 2})
+    2
+    """
+    function('func', func, 'a function of a sample')
+    return SampleFunction(Unpacking(func), func)
+
+
+class Unpacking:
+    """``unpack_args`` without the face: what the stage ``unpack`` calls. Can be pickled where ``func`` can.
+
+    Examples
+    --------
+    >>> Unpacking(pow)((2, 5))
+    32
+    """
+
+    def __init__(self, func: Function):
+        self._func = func
+
+    def __call__(self, value: Any, **rng: np.random.Generator) -> Any:
+        func = self._func
+        if isinstance(value, SEQUENCES):
+            return func(*value, **rng)
+        if isinstance(value, MAPPINGS):
+            return func(**value, **rng)
+        fields = fields_of(value)
+        if fields is None:
+            raise TypeError(
+                f'expected a tuple, a mapping or a dataclass to unpack for {code(func)}, got {structure(value)}'
+            )
+        return func(**dict(fields), **rng)
+
+
+@described
+def apply_at(index_or_key: Any, func: Function) -> SampleFunction:
+    """A function of a sample that applies ``func`` to one field and keeps the others.
+
+    Parameters
+    ----------
+    index_or_key
+        An index into a tuple or list, a key of a mapping, the name of a field of a named tuple or dataclass.
+    func
+        A function of the field.
+
+    Raises
+    ------
+    TypeError, IndexError, KeyError
+        When called, if the sample has no such field.
+
+    Examples
+    --------
+    >>> apply_at(-1, str)((1, 2, 3))
+    (1, 2, '3')
+    >>> apply_at('label', str)({'image': 1, 'label': 2})
+    {'image': 1, 'label': '2'}
+    """
+    function('func', func, 'a function of a sample')
+
+    def body(sample: Any, **rng: np.random.Generator) -> Any:
+        if type(sample) is dict and index_or_key in sample:
+            return {**sample, index_or_key: func(sample[index_or_key], **rng)}
+        values = _values(sample, 'apply_at')
+        number = _number_of_field(sample, index_or_key)
+        values[number] = func(values[number], **rng)
+        return with_fields(sample, values)
+
+    return SampleFunction(body, func)
+
+
+@described
+def multiply(func: Function) -> SampleFunction:
+    """A function of a sample that applies ``func`` to each field.
+
+    Examples
+    --------
+    >>> multiply(abs)((-1, 2, -3))
+    (1, 2, 3)
+    >>> multiply(len)({'image': 'ab', 'label': 'c'})
+    {'image': 2, 'label': 1}
+    """
+    function('func', func, 'a function of a sample')
+
+    def body(sample: Any, **rng: np.random.Generator) -> Any:
+        return with_fields(sample, [func(value, **rng) for value in _values(sample, 'multiply')])
+
+    return SampleFunction(body, func)
+
+
+@described
+def zip_apply(*funcs: Function) -> SampleFunction:
+    """A function of a sample that applies the first function to the first field, the second to the second.
+
+    Raises
+    ------
+    ValueError
+        When called, if there are not as many fields as functions.
+
+    Examples
+    --------
+    >>> zip_apply(abs, str)((-1, 2))
+    (1, '2')
+    """
+    if not funcs:
+        raise TypeError('zip_apply needs at least one function, one for each field')
+    for func in funcs:
+        function('each of funcs', func, 'a function of a sample')
+    calls = [_passing_rng(func) for func in funcs] if any(map(takes_rng, funcs)) else funcs
+
+    def body(sample: Any, **rng: np.random.Generator) -> Any:
+        values = _values(sample, 'zip_apply')
+        if len(values) != len(calls):
+            raise ValueError(
+                f'zip_apply has {len(calls)} functions for the {len(values)} fields of {structure(sample)}'
+            )
+        return with_fields(sample, [call(value, **rng) for call, value in zip(calls, values, strict=True)])
+
+    return SampleFunction(body, *funcs)
+
+
+@described
+def random_apply(p: float, func: Function) -> SampleFunction:
+    """A random function of a sample that applies ``func`` with probability ``p``, or else returns the sample.
+
+    Examples
+    --------
+    >>> flip = random_apply(0.5, np.fliplr)
+    >>> flip(np.array([[1, 2]]), rng=np.random.default_rng(0)), flip(np.array([[1, 2]]), rng=np.random.default_rng(2))
+    (array([[1, 2]]), array([[2, 1]]))
+    """
+    p = fraction('p', p)
+    function('func', func, 'a function of a sample')
+    is_random = takes_rng(func)
+
+    def body(sample: Any, rng: np.random.Generator) -> Any:
+        if rng.random() >= p:
+            return sample
+        return func(sample, rng=rng) if is_random else func(sample)
+
+    return SampleFunction(body, is_random=True)
+
+
+@described
+def sample_args(func: Function, /, *samplers: Function, **named_samplers: Function) -> SampleFunction:
+    """A random function of a sample that calls ``func`` with the sample and with random arguments.
+
+    Parameters
+    ----------
+    func
+        A function of a sample and of the arguments.
+    *samplers, **named_samplers
+        Functions of a numpy ``Generator``, each returning a value for an argument. ``operator.methodcaller`` makes
+        them from the names of the generator's methods. Those with names draw in the order of their names.
+
+    Examples
+    --------
+    >>> from operator import methodcaller
+    >>> add_noise = sample_args(np.add, methodcaller('normal', scale=0.1))
+    >>> add_noise(1.0, rng=np.random.default_rng(0)).round(3)
+    np.float64(1.013)
+    """
+    function('func', func, 'a function of a sample')
+    for name, sampler in [*enumerate(samplers), *named_samplers.items()]:
+        function(f'sampler {name}', sampler, 'a function of a numpy Generator')
+    by_name = sorted(named_samplers.items())  # equal calls draw alike, and the order of keywords makes no other call
+    is_random = takes_rng(func) and 'rng' not in named_samplers
+
+    def body(sample: Any, rng: np.random.Generator) -> Any:
+        args = [sampler(rng) for sampler in samplers]
+        kwargs = {name: sampler(rng) for name, sampler in by_name}
+        return func(sample, *args, **kwargs, **({'rng': rng} if is_random else {}))
+
+    return SampleFunction(body, is_random=True)
+
+
+def _passing_rng(func: Function) -> Function:
+    if takes_rng(func):
+        return func
+    plain: Function = lambda value, **rng: func(value)  # noqa: E731
+    return plain
+
+
+def _parameters(func: Function) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(func).parameters
+    except (TypeError, ValueError):  # a builtin may have no signature
+        return {}
+
+
+def _values(sample: Any, owner: str) -> list[Any]:
+    values = list(sample) if isinstance(sample, SEQUENCES) else values_of(sample)
+    if values is None:
+        raise TypeError(
+            f'{owner} needs a sample with fields (a tuple, a mapping, a dataclass), got {structure(sample)}'
+        )
+    return values
+
+
+def _number_of_field(sample: Any, index_or_key: Any) -> int:
+    by_index = isinstance(sample, SEQUENCES) and isinstance(index_or_key, INDICES)
+    if by_index and -len(sample) <= index_or_key < len(sample):
+        return int(index_or_key)
+    names = range(len(sample)) if isinstance(sample, list) else names_of(sample)
+    if not by_index and index_or_key in names:
+        return names.index(index_or_key)
+    error = IndexError if by_index else KeyError
+    raise error(f'apply_at({code(index_or_key)}, ...) finds no such field in {structure(sample)}')

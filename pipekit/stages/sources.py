@@ -1,0 +1,301 @@
+"""Sources that draw at random: elements of a sequence, loaded samples, samples of several sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain, count, islice
+from typing import Any, Protocol, TypeAlias, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ..describing.arguments import boolean, function, seed_or_fresh, weights_of
+from ..describing.descriptions import described
+from ..describing.display import code
+from ..streams.cursors import START, Cursor, Pair, Pairs, index_of, parts_of
+from ..streams.error_notes import NOWHERE
+from ..streams.iterables import is_sequence, source_of
+from ..streams.metering import OFF
+from ..streams.randomness import Generators, Indices, permutation, random_order
+from ..streams.stream import Context, Source, Stream, StreamIterator, Upstream
+from .indices import Deferred, counting
+from .tasks import Part, function_of_parts
+
+A = TypeVar('A')
+B = TypeVar('B')
+C = TypeVar('C')
+T = TypeVar('T')
+T_co = TypeVar('T_co', covariant=True)
+Iterates: TypeAlias = Iterable[T] | Callable[[], Iterable[T]]
+Weights: TypeAlias = npt.NDArray[np.float64]
+
+BLOCK = 1024  # draws are made this many at a time; another number is another stream
+
+
+class Indexable(Protocol[T_co]):
+    """Anything with ``len`` and ``[]``: a list, an array, a map-style data set.
+
+    Examples
+    --------
+    >>> ids: Indexable[str] = ['a', 'b']
+    """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any, /) -> T_co: ...
+
+
+@described
+def sample(
+    sequence: Indexable[T], weights: Iterable[float] | None = None, *, replace: bool = True, seed: int | None = None
+) -> Source[T]:
+    """Endless random elements of a sequence.
+
+    Any draw is reached at once: resuming at the 10**12-th takes as long as starting.
+
+    Parameters
+    ----------
+    sequence
+        Anything with ``len`` and ``[]``.
+    weights
+        One non-negative number per element, not all zero: how likely each is, up to a factor.
+    replace
+        If false, the elements come in passes: each once per pass, every pass in a new order, in memory that does not
+        grow with ``len(sequence)``. With weights, likelier elements tend to come earlier in a pass, elements of weight
+        zero never, and memory is that of the weights. [1]_
+    seed
+        A non-negative int. Without one, fresh entropy is drawn once, here.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the sequence is empty or none, or the weights or the seed are not as above.
+
+    References
+    ----------
+    .. [1] P. Efraimidis and P. Spirakis, "Weighted random sampling with a reservoir", 2006.
+
+    Examples
+    --------
+    >>> from more_itertools import take
+    >>> take(8, sample('abc', seed=0))
+    ['a', 'a', 'b', 'a', 'b', 'c', 'a', 'c']
+    >>> take(8, sample('abcd', replace=False, seed=0))
+    ['a', 'b', 'd', 'c', 'a', 'd', 'b', 'c']
+    >>> take(6, sample('abc', [1, 0, 0], seed=0))
+    ['a', 'a', 'a', 'a', 'a', 'a']
+    """
+    if not is_sequence(sequence):
+        raise TypeError(f'sample needs a sequence, something with len and [], got {code(sequence)}')
+    n = len(sequence)
+    if n == 0:
+        raise ValueError(f'sample needs a sequence with at least one element, got {code(sequence)}')
+    checked = None if weights is None else weights_of(weights, n, 'elements')
+    seed = seed_or_fresh(seed)
+    if boolean('replace', replace):
+        indices = partial(_with_replacement, n, _shares(checked))
+    else:
+        indices = partial(_without_replacement, n, checked)
+
+    def indices_after(cursor: Cursor, context: Context) -> Iterator[int]:
+        return indices(context.generators(seed), index_of(cursor, sample))  # it has no end
+
+    deferred = counting(sequence, indices_after)
+
+    def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
+        return ((sequence[index], number) for index, number in deferred.open_at(cursor, context))
+
+    return Source(open_at, seed=seed, deferred=deferred)
+
+
+@overload
+def load_by_random_id(
+    loader: Callable[[T], A], /, *, ids: Indexable[T], weights: Iterable[float] | None = ..., seed: int | None = ...
+) -> StreamIterator[A]: ...
+@overload
+def load_by_random_id(
+    first: Callable[[T], A],
+    second: Callable[[T], B],
+    /,
+    *,
+    ids: Indexable[T],
+    weights: Iterable[float] | None = ...,
+    seed: int | None = ...,
+) -> StreamIterator[tuple[A, B]]: ...
+@overload
+def load_by_random_id(
+    first: Callable[[T], A],
+    second: Callable[[T], B],
+    third: Callable[[T], C],
+    /,
+    *,
+    ids: Indexable[T],
+    weights: Iterable[float] | None = ...,
+    seed: int | None = ...,
+) -> StreamIterator[tuple[A, B, C]]: ...
+@overload
+def load_by_random_id(
+    *loaders: Callable[[T], Any], ids: Indexable[T], weights: Iterable[float] | None = ..., seed: int | None = ...
+) -> StreamIterator[Any]: ...
+def load_by_random_id(
+    *loaders: Callable[[Any], Any],
+    ids: Indexable[Any],
+    weights: Iterable[float] | None = None,
+    seed: int | None = None,
+) -> StreamIterator[Any]:
+    """Endless tuples of what the loaders return for random ids; with one loader, what it returns.
+
+    Parameters
+    ----------
+    *loaders
+        Functions of an id.
+    ids, weights, seed
+        As for ``sample``.
+
+    Returns
+    -------
+    StreamIterator
+        An iterator; a pipeline that it is given to goes on from where it is.
+
+    Examples
+    --------
+    >>> samples = load_by_random_id(str.upper, ord, ids='abc', seed=0)
+    >>> next(samples), next(samples)
+    (('A', 97), ('A', 97))
+    """
+    if not loaders:
+        raise TypeError('load_by_random_id needs at least one loader, a function of an id')
+    for loader in loaders:
+        function('each loader', loader, 'a function of an id')
+    if not is_sequence(ids) or len(ids) == 0:
+        raise TypeError(f'ids must be a sequence with at least one element, got {code(ids)}')
+    options = {} if weights is None else {'weights': weights}
+    return iter(_loaded_by_random_id(*loaders, ids=ids, **options, seed=seed))
+
+
+class _LoadedByRandomId(Source[T]):
+    def __repr__(self) -> str:
+        return self._call.as_call_of('load_by_random_id')
+
+
+@described
+def _loaded_by_random_id(*loaders: Callable[[Any], Any], ids: Any, weights: Any = None, seed: Any) -> Source[Any]:
+    seed = seed_or_fresh(seed)
+    drawn = sample(ids, weights, seed=seed)
+    load = _jointly(loaders)
+
+    def open_at(cursor: Cursor, context: Context) -> Pairs[Any]:
+        parts = [Part(load, place=context.place or NOWHERE)]
+        function = function_of_parts(parts, context.key, cursor, context.meter or OFF)
+        return map(function, drawn.open(cursor, context))
+
+    return _LoadedByRandomId(open_at, seed=seed)
+
+
+def _jointly(loaders: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
+    # Written out, the usual case of two takes a quarter of the time of toolz.juxt.
+    if len(loaders) == 1:
+        return loaders[0]
+    if len(loaders) == 2:
+        first, second = loaders
+        return lambda key: (first(key), second(key))
+    return lambda key: tuple([load(key) for load in loaders])
+
+
+@described
+def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int | None = None) -> Source[T]:
+    """Each sample from a randomly chosen source. Ends when the chosen source has ended.
+
+    Equal seeds in different sources give different random numbers.
+
+    Parameters
+    ----------
+    *sources
+        Pipelines, or anything else that a pipeline takes as its source.
+    weights
+        One non-negative number per source, not all zero: how likely each is to be chosen, up to a factor.
+    seed
+        As for ``sample``.
+
+    Examples
+    --------
+    >>> from more_itertools import take
+    >>> from pipekit import pipeline, repeat
+    >>> take(8, mix(pipeline('ab', repeat()), sample('xyz', seed=0), weights=[3, 1], seed=0))
+    ['a', 'b', 'a', 'b', 'a', 'z', 'b', 'y']
+    """
+    if not sources:
+        raise TypeError('mix needs at least one source')
+    streams: list[Stream[T]] = [source_of(source) for source in sources]
+    shares = _shares(None if weights is None else weights_of(weights, len(streams), 'sources'))
+    seed = seed_or_fresh(seed)
+
+    def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
+        return open_branches([stream.open for stream in streams], cursor, context)
+
+    def open_branches(branches: Sequence[Upstream[Any]], cursor: Cursor, context: Context) -> Pairs[Any]:
+        draws, cursors = parts_of(cursor, [int, tuple], mix)
+        cursors = list(cursors or [START] * len(streams))
+        if len(cursors) != len(streams):
+            raise ValueError(f'the cursor {cursor!r} is not one of mix, which has {len(streams)} sources')
+        opened = [open_branch(cursors[k], context.in_branch(k)) for k, open_branch in enumerate(branches)]
+
+        def draw(number: int, branch: int) -> Pair[Any]:
+            value, cursors[branch] = next(opened[branch])  # its end is the end of the map below
+            return value, (number, tuple(cursors))
+
+        choices = _with_replacement(len(streams), shares, context.generators(seed), draws)
+        return _ending_for_good(map(draw, count(draws + 1), choices))
+
+    of_one = [stream._deferred for stream in streams if stream._deferred is not None]
+    deferred = None
+    if len(of_one) == len(streams) and all(other.sequence is of_one[0].sequence for other in of_one):
+        deferred = Deferred(of_one[0].sequence, partial(open_branches, [indices.open_at for indices in of_one]))
+    reopens = all(stream.reopens for stream in streams)
+    return Source(open_at, seed=seed, branches=streams, reopens=reopens, deferred=deferred)
+
+
+def _ending_for_good(iterator: Iterator[T]) -> Iterator[T]:
+    yield from iterator  # a map whose function has raised StopIteration would go on when asked again
+
+
+def _shares(weights: Weights | None) -> Weights | None:
+    if weights is None:
+        return None
+    sums: Weights = np.cumsum(weights)
+    shares: Weights = sums / sums[-1]  # by the last one, and not by a sum made otherwise: it must come out as 1
+    return shares
+
+
+def _with_replacement(n: int, shares: Weights | None, generators: Generators, done: int) -> Iterator[int]:
+    block, skip = divmod(done, BLOCK)
+
+    def drawn(number: int) -> list[int]:
+        draws = generators.at(number).random(BLOCK)
+        found = (draws * n).astype(np.int64) if shares is None else np.searchsorted(shares, draws, side='right')
+        indices: list[int] = found.tolist()
+        return indices
+
+    return islice(chain.from_iterable(map(drawn, count(block))), skip, None)
+
+
+def _without_replacement(n: int, weights: Weights | None, generators: Generators, done: int) -> Iterator[int]:
+    allowed = None if weights is None else np.flatnonzero(weights)
+    length = n if allowed is None else len(allowed)
+    number, position = divmod(done, length)
+
+    def ordered(number: int) -> Callable[[Indices], Indices]:
+        if allowed is None:
+            return permutation(n, generators.at(number))
+        assert weights is not None
+        return allowed[random_order(length, generators.at(number), weights[allowed])].__getitem__
+
+    def blocks() -> Iterator[list[int]]:
+        start = position
+        for passed in count(number):
+            order = ordered(passed)
+            for first in range(start, length, BLOCK):
+                yield order(np.arange(first, min(first + BLOCK, length))).tolist()
+            start = 0
+
+    return chain.from_iterable(blocks())
