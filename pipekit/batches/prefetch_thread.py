@@ -138,7 +138,7 @@ def items_one_after_another(stream: Stream[Any], cursor: Cursor, context: Contex
 
     Examples
     --------
-    >>> from pipekit.iterables import source_of
+    >>> from pipekit.streams.iterables import source_of
     >>> [batch for batch, _ in items_one_after_another(source_of('ab'), START, Context())]
     ['a', 'b', None]
     """
@@ -152,7 +152,7 @@ def items_in_passes(stream: Stream[Any], cursor: Cursor, context: Context) -> It
     Examples
     --------
     >>> from itertools import islice
-    >>> from pipekit.iterables import source_of
+    >>> from pipekit.streams.iterables import source_of
     >>> [batch for batch, _ in islice(items_in_passes(source_of('ab'), START, Context()), 4)]
     ['a', 'b', (1, 0), 'a']
     """

@@ -52,7 +52,7 @@ def hide_own_frames(error: BaseException) -> None:
     Examples
     --------
     >>> import traceback
-    >>> from pipekit.cursors import cursor_of
+    >>> from pipekit.streams.cursors import cursor_of
     >>> try:
     ...     cursor_of('x')
     ... except ValueError as error:

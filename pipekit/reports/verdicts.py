@@ -40,7 +40,7 @@ def verdict_on(measured: Measured, pipeline: Stream[Any], buffer_size: int) -> t
     Examples
     --------
     >>> from pipekit import pipeline
-    >>> from pipekit.metering import Meter
+    >>> from pipekit.streams.metering import Meter
     >>> verdict_on(Measured(Meter(), pipeline('abc')), pipeline('abc'), buffer_size=3)
     (None, 'Too few batches yet to say where the time goes: 0.')
     """

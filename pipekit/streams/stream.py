@@ -347,7 +347,7 @@ def passes(upstream: Upstream[T], number: int, before: Cursor, context: Context)
     Examples
     --------
     >>> from itertools import islice
-    >>> from pipekit.iterables import source_of
+    >>> from pipekit.streams.iterables import source_of
     >>> [list(pairs) for pairs in islice(passes(source_of('ab').open, 3, 1, Context()), 2)]
     [[('b', (3, 2))], [('a', (4, 1)), ('b', (4, 2))]]
     """

@@ -107,7 +107,7 @@ def placed(array: Bytes, blocks: SharedBlocks) -> Extent:
 
     Examples
     --------
-    >>> from pipekit.regions import Region
+    >>> from pipekit.memory.shared import Region
     >>> placed(np.zeros(5, np.uint8), SharedBlocks(Region()))
     (0, 0, 5)
     """

@@ -304,7 +304,7 @@ def test_another_program_sees_nothing_of_what_its_process_was_forked_with(region
     assert (
         run("""
         import os, sys
-        from pipekit.regions import Region, Views
+        from pipekit.memory.shared import Region, Views
         views = Views(Region())
         view = views.of(0, 0, 5)
         here, there = os.pipe()
@@ -339,7 +339,7 @@ def test_where_addresses_are_limited_there_is_no_region_and_no_descriptor_is_lef
     assert (
         run("""
         import os, resource
-        from pipekit.regions import Region
+        from pipekit.memory.shared import Region
         resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))
         before = os.listdir('/proc/self/fd')
         try:
@@ -356,7 +356,7 @@ def test_where_the_size_of_files_is_limited_a_region_is_as_small():
     assert (
         run("""
         import resource
-        from pipekit.regions import Region
+        from pipekit.memory.shared import Region
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         region = Region()
         print(len(region.memory), region.size)
@@ -370,7 +370,7 @@ def test_the_core_of_a_process_that_crashes_does_not_fill_the_region(tmp_path):
     assert (
         run(f"""
         import os, resource, signal
-        from pipekit.regions import Region
+        from pipekit.memory.shared import Region
         region = Region()
         region.memory[:4] = b'full'
         if os.fork():
