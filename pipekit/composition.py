@@ -10,7 +10,7 @@ from .batches.batch_iterator import BatchIterator
 from .batches.prefetch import Prefetch
 from .describing.display import code, is_partial
 from .stages.functions import SampleFunction
-from .stages.pipeline import Foreign, Pipeline, Stage, SubPipeline
+from .stages.pipeline import IterableStage, Pipeline, Stage, SubPipeline
 from .streams.iterables import source_of, takes_nothing
 from .streams.stream import Stream
 
@@ -212,7 +212,7 @@ def _stage(part: Any) -> Stage[Any, Any]:
     if isinstance(part, Prefetch):
         raise TypeError(f'{part!r} is always the last part of a pipeline that has a source')
     if _is_foreign_stage(part):
-        return Foreign(part)
+        return IterableStage(part)
     hint = (
         f'did you mean apply({code(part)})?' if callable(part) else 'the source comes first, and only stages after it'
     )

@@ -18,15 +18,15 @@ from typing import Any, TypeAlias
 
 from .composition import pipeline
 from .describing.arguments import positive_int
-from .describing.descriptions import Call, same
+from .describing.descriptions import FactoryCall, same
 from .describing.display import code
 from .stages.mapping import take
-from .stages.pipeline import Each, Pipeline
+from .stages.pipeline import Map, Pipeline
 from .streams.cursors import START, Cursor, Pairs, cursor_of
 from .streams.iterables import source_of
 from .streams.stream import Context, Source, Stream
 from .workers.kinds import Processes, Threads
-from .workers.pools import Pools
+from .workers.pools import WorkerPools
 
 LOOKS, BETWEEN_LOOKS = 10, 0.05  # times, seconds
 INLINE = Context()
@@ -107,7 +107,7 @@ def check_stage(
 
 
 def _lends(whole: Stream[Any]) -> bool:
-    steps = [step for stage in whole.stages for step in stage.steps if isinstance(step, Each)]
+    steps = [step for stage in whole.stages for step in stage.steps if isinstance(step, Map)]
     return any(step.workers is not None and not isinstance(step.workers, Threads | Processes) for step in steps)
 
 
@@ -125,7 +125,7 @@ def _leaving_nothing(name: str, *, lends: bool) -> Iterator[None]:
 
 
 def _check_indifferent(whole: Stream[Any], pairs: list[Any], limit: int, name: str) -> None:
-    pools = Pools()
+    pools = WorkerPools()
     try:
         worked = _pairs(whole, limit, context=Context(pools=pools))
     finally:
@@ -245,7 +245,7 @@ def _watched(stream: Stream[Any], on_read: Callable[[], object]) -> Stream[Any]:
         return map(watched, stream.open(cursor, context))
 
     source: Source[Any] = Source(open_at, seeds=stream.seeds)
-    source._call = Call(source_of, (stream,), {})
+    source._call = FactoryCall(source_of, (stream,), {})
     return source
 
 

@@ -248,7 +248,7 @@ TARGETS = {
     'training.py:ids': f'training.py:ids is [1, 2], of type list; {KIND}',
     'training.py:load': f'training.py:load is load, of type function; {KIND}',
     'training.py:makes': f"training.py:makes() is 'batches', of type str; {KIND}",
-    'training.py:stage': f'training.py:stage is apply(load), of type Each; {KIND}',
+    'training.py:stage': f'training.py:stage is apply(load), of type Map; {KIND}',
     'training.py:empty': 'training.py:empty gives no batches: the source has ended',
     'training.py:none': 'training.py:none gives no batches: the source ended after 0 batches',
     'training.py:gone': 'training.py:gone gives no batches: the source <list_iterator> is an iterator',

@@ -20,15 +20,15 @@ from ..describing.arguments import positive_int
 from ..describing.display import Table, call_code
 from ..describing.tracebacks import hide_own_frames
 from ..errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
-from ..memory.blocks import Blocks
+from ..memory.blocks import BlockPool
 from ..reports.report import Headroom, Report, report_on
-from ..streams.cursors import START, Cursor, Mark, cursor_of, parts_of
+from ..streams.cursors import START, Cursor, Signal, cursor_of, parts_of
 from ..streams.failures import Failure, Failures
 from ..streams.metering import Meter
-from ..streams.stream import Context, Stream, explain
-from ..workers.pools import Pools
+from ..streams.stream import Context, Stream, annotate
+from ..workers.pools import WorkerPools
 from .prefetch import Prefetch
-from .prefetch_thread import Feed, is_batch, items_in_passes, items_one_after_another, running
+from .prefetch_thread import PrefetchThread, is_batch, items_in_passes, items_one_after_another, running
 from .stalls import own_depth
 from .states import STATE_VERSION, as_lists, checked_counts, checked_failures
 
@@ -76,7 +76,7 @@ class BatchIterator(Generic[T]):
         self._meter = Meter()
         self._logged = perf_counter()
         self._resumes_after: int | None = None  # batches of the epoch that a loaded state was taken in
-        self._feed: Feed | None = None
+        self._feed: PrefetchThread | None = None
         self._closed = False
         self._forked = False  # whether the thread is in the parent process
         self._lock = threading.RLock()  # for the above; nobody waits for a batch while holding it
@@ -293,13 +293,13 @@ class BatchIterator(Generic[T]):
                 feed = self._feed_for(epoch)
                 if feed.items:
                     value, cursor = feed.items[0]
-                    if cursor.__class__ is not Mark:
+                    if cursor.__class__ is not Signal:
                         # No call since the look at `items`: a signal handler would come there, and take this batch too.
                         # Nor between these two: a Ctrl-C would come there, and this batch a second time.
                         self._position = cursor, self._position[1] + 1
                         feed.items.popleft()
                         break
-                    self._heed_mark(epoch, feed)
+                    self._handle_signal(epoch, feed)
                     continue
             with self._turn:
                 feed.wait()
@@ -317,7 +317,7 @@ class BatchIterator(Generic[T]):
             self._logged = perf_counter()
             logger.info(self.report().verdict)
 
-    def _feed_for(self, epoch: _Epoch[T]) -> Feed:
+    def _feed_for(self, epoch: _Epoch[T]) -> PrefetchThread:
         while True:
             if epoch.over:
                 raise StopIteration
@@ -330,22 +330,22 @@ class BatchIterator(Generic[T]):
                 return feed
             self._opened()  # and look again: a signal handler may have closed them, or loaded a state
 
-    def _heed_mark(self, epoch: _Epoch[T], feed: Feed) -> None:
+    def _handle_signal(self, epoch: _Epoch[T], feed: PrefetchThread) -> None:
         value, mark = feed.items[0]
         _, delivered = self._position
-        self._failures.has_ended = mark is not Mark.END_OF_PASS
-        if mark is Mark.ERROR:
+        self._failures.has_ended = mark is not Signal.END_OF_PASS
+        if mark is Signal.ERROR:
             epoch.over = True
             feed.items.popleft()
             self._stop_feed()  # the next epoch opens it again at the position: the error may have been a passing one
-            explain(value[0], 'batches', self._position[0])
+            annotate(value[0], 'batches', self._position[0])
             raise value.pop()  # popped: were it still in reach of its own traceback, it would stay in memory
-        if mark is Mark.END_OF_PASS:
+        if mark is Signal.END_OF_PASS:
             self._position = value, delivered
             feed.items.popleft()
         if delivered > epoch.before:
             raise StopIteration
-        if mark is Mark.END:
+        if mark is Signal.END:
             remedy = 'a pass over it gives none' if self._per_epoch is None else 'add repeat() to start it again'
             raise Exhausted(f'the source ended after {delivered} batches; {remedy}')
 
@@ -388,13 +388,13 @@ class BatchIterator(Generic[T]):
         position = self._position
         open_at = items_in_passes if self._per_epoch is None else items_one_after_another
         meter = Meter(is_exact=self._end.profile)
-        pools = Pools(meter)
+        pools = WorkerPools(meter)
         failures = self._failures.back_at(self._failures.at(self._counted(*position)))
-        context = Context(pools=pools, failures=failures, meter=meter, memory=Blocks())
+        context = Context(pools=pools, failures=failures, meter=meter, memory=BlockPool())
         items = open_at(self.pipeline, position[0], context)
         if self.pipeline.skips:
             items = failures.noted(items, position[1], is_batch, self._end.buffer_size + 3)
-        feed = Feed(self, items, pools, meter, self._end.buffer_size, self._end.stall_after)
+        feed = PrefetchThread(self, items, pools, meter, self._end.buffer_size, self._end.stall_after)
         try:
             feed.start()
             if self._feed is None and self._position is position and not self._closed:
@@ -407,7 +407,7 @@ class BatchIterator(Generic[T]):
         feed.stop()
         feed.ends_within(PATIENCE)
 
-    def _stop_feed(self) -> Feed | None:
+    def _stop_feed(self) -> PrefetchThread | None:
         feed = self._feed
         if feed is not None:
             feed.stop()

@@ -10,16 +10,16 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from warnings import warn
 
-from ..streams.cursors import START, Cursor, Item, Mark, parts_of
+from ..streams.cursors import START, Cursor, QueueEntry, Signal, parts_of
 from ..streams.metering import Meter
 from ..streams.stream import Context, Stream, passes
-from ..workers.pools import Pools
+from ..workers.pools import WorkerPools
 from .stalls import Stall, own_depth
 
 LOOKS = 10  # at who is busy, during a wait, until it is called a stall
 
 
-class Feed:
+class PrefetchThread:
     """The thread, and what it shares with the consumers: ``items``, in order, the first of which they take."""
 
     # Were it to refer to its owner, that would never be collected. Every wait here ends although Ctrl-C, a signal
@@ -30,14 +30,14 @@ class Feed:
     def __init__(
         self,
         owner: object,
-        made: Iterator[Item],
-        pools: Pools,
+        made: Iterator[QueueEntry],
+        pools: WorkerPools,
         meter: Meter,
         buffer_size: int,
         stall_after: float | None,
     ):
         self.stopped = False
-        self.items: deque[Item] = deque()
+        self.items: deque[QueueEntry] = deque()
         self._pools = pools
         self._meter = meter
         self._stall_after = stall_after
@@ -106,7 +106,7 @@ class Feed:
             running.discard(self)  # so that the exit does not wait for it again
         return not self._thread.is_alive()
 
-    def _fill(self, made: Iterator[Item]) -> None:
+    def _fill(self, made: Iterator[QueueEntry]) -> None:
         try:
             while not self.stopped:
                 # Room comes first: a batch is made when there is a place for it, and the thread holds none meanwhile.
@@ -118,11 +118,11 @@ class Feed:
             pass
         except BaseException as error:
             if not self.stopped:  # else nobody takes it, and it leads back here
-                self._hand_over(([error], Mark.ERROR))
+                self._hand_over(([error], Signal.ERROR))
         finally:
             self._pools.close()
 
-    def _hand_over(self, item: Item) -> None:
+    def _hand_over(self, item: QueueEntry) -> None:
         self.items.append(item)
         if self._is_awaited and self._arrival.empty():
             self._arrival.put(None)
@@ -133,7 +133,7 @@ class Feed:
             self._room.get()
 
 
-def items_one_after_another(stream: Stream[Any], cursor: Cursor, context: Context) -> Iterator[Item]:
+def items_one_after_another(stream: Stream[Any], cursor: Cursor, context: Context) -> Iterator[QueueEntry]:
     """The batches of a stream, and its end.
 
     Examples
@@ -143,10 +143,10 @@ def items_one_after_another(stream: Stream[Any], cursor: Cursor, context: Contex
     ['a', 'b', None]
     """
     yield from stream.open(cursor, context)
-    yield None, Mark.END
+    yield None, Signal.END
 
 
-def items_in_passes(stream: Stream[Any], cursor: Cursor, context: Context) -> Iterator[Item]:
+def items_in_passes(stream: Stream[Any], cursor: Cursor, context: Context) -> Iterator[QueueEntry]:
     """The batches of one pass after another, each pass followed by the cursor at which the next one begins.
 
     Examples
@@ -159,19 +159,19 @@ def items_in_passes(stream: Stream[Any], cursor: Cursor, context: Context) -> It
     first, before = parts_of(cursor, [int, None], stream)
     for next_pass, pairs in enumerate(passes(stream.open, first, before, context), first + 1):
         yield from pairs
-        yield (next_pass, START), Mark.END_OF_PASS
-    yield None, Mark.END
+        yield (next_pass, START), Signal.END_OF_PASS
+    yield None, Signal.END
 
 
-def is_batch(item: Item) -> bool:
+def is_batch(item: QueueEntry) -> bool:
     """Whether an item is a batch, and no mark.
 
     Examples
     --------
-    >>> is_batch(('a', 1)), is_batch((None, Mark.END))
+    >>> is_batch(('a', 1)), is_batch((None, Signal.END))
     (True, False)
     """
-    return type(item[1]) is not Mark
+    return type(item[1]) is not Signal
 
 
-running: weakref.WeakSet[Feed] = weakref.WeakSet()
+running: weakref.WeakSet[PrefetchThread] = weakref.WeakSet()

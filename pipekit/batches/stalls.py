@@ -16,8 +16,8 @@ from ..describing.display import code
 from ..describing.tracebacks import OWN_FILES, THROUGH, without_own
 from ..stages.tasks import Task
 from ..streams.cursors import Cursor
-from ..streams.error_notes import Place
-from ..workers.pools import Pools
+from ..streams.error_notes import StageLocation
+from ..workers.pools import WorkerPools
 
 MOST_BUSY = 4  # that are described one by one
 STANDARD = (('threading.py',), ('selectors.py',), ('multiprocessing', 'connection.py'))
@@ -46,13 +46,13 @@ class Stall:
 
     Examples
     --------
-    >>> stall = Stall(threading.current_thread(), Pools())
+    >>> stall = Stall(threading.current_thread(), WorkerPools())
     >>> stall.look()
     >>> print(stall.report(60.0))
     no batch for 60 s, and still waiting
     """
 
-    def __init__(self, thread: threading.Thread, pools: Pools):
+    def __init__(self, thread: threading.Thread, pools: WorkerPools):
         self._thread = thread
         self._pools = pools
         self._seen: dict[Hashable, float] = {}
@@ -129,7 +129,7 @@ def _busy_thread(ident: int | None, stack: Sequence[FrameType]) -> Busy | None:
     return Busy((ident, place.path, cursor), lambda: f'the thread {name} is {place.note(value, cursor, before)}')
 
 
-def _call_for_a_sample(frame: FrameType) -> tuple[Place, Any, Cursor, Cursor] | None:
+def _call_for_a_sample(frame: FrameType) -> tuple[StageLocation, Any, Cursor, Cursor] | None:
     # Which these are, their names tell, without a look at the values of others, which would keep them alive.
     body = frame.f_code
     variables = {*body.co_varnames, *body.co_freevars}
@@ -152,7 +152,7 @@ def _of_process(pid: int, doing: Callable[[], str]) -> str:
 
 def _waits_for(stack: Sequence[FrameType]) -> str | None:
     for frame in reversed(stack):
-        if frame.f_code is Pools._map.__code__:
+        if frame.f_code is WorkerPools._map.__code__:
             names = frame.f_locals
             functions = ', '.join(map(code, names['work'].functions))
             return f'the prefetch thread waits for a result of {functions} from {code(names["workers"])}'

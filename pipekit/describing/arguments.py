@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..streams.randomness import FreshSeed, fresh_seed
+from ..streams.randomness import UnseededEntropy, fresh_seed
 from .descriptions import Description
 from .display import code
 
@@ -147,7 +147,7 @@ def seed_or_fresh(seed: object) -> int:
     """
     if seed is None:
         return fresh_seed()
-    if isinstance(seed, FreshSeed):  # of a description that went through pickle: it stays one that nobody gave
+    if isinstance(seed, UnseededEntropy):  # of a description that went through pickle: it stays one that nobody gave
         return seed
     return _at_least(0, 'seed', seed, 'a non-negative int or None')
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from ..streams.randomness import FreshSeed
+from ..streams.randomness import UnseededEntropy
 from .display import call_code, code, is_partial
 from .structures import fields_of
 
@@ -21,7 +21,7 @@ F = TypeVar('F', bound=Callable[..., Any])
 class Description:
     """What a factory marked with ``described`` returns."""
 
-    _call: Call
+    _call: FactoryCall
     seed: int | None = None
 
     def __repr__(self) -> str:
@@ -44,15 +44,15 @@ class Description:
         # other options of these is one of the same pipeline.
         given = self._call.kwargs.keys() & {'workers', 'on_error'}
         code_of_call = repr(self._call.without(*given)) if given else repr(self)
-        return [code_of_call + (f'{ENTROPY}{int(self.seed):x}' if isinstance(self.seed, FreshSeed) else '')]
+        return [code_of_call + (f'{ENTROPY}{int(self.seed):x}' if isinstance(self.seed, UnseededEntropy) else '')]
 
 
-class Call:
+class FactoryCall:
     """A function with the arguments that it was called with.
 
     Examples
     --------
-    >>> Call(max, (1, 2), {}), Call(max, (1, 2), {}) == Call(max, (1, 3), {})
+    >>> FactoryCall(max, (1, 2), {}), FactoryCall(max, (1, 2), {}) == FactoryCall(max, (1, 3), {})
     (max(1, 2), False)
     """
 
@@ -66,15 +66,17 @@ class Call:
 
     def as_call_of(self, name: str) -> str:
         """The code of the call, of a function of this name, without seeds that nobody gave."""
-        shown = {key: value for key, value in self.kwargs.items() if not isinstance(value, FreshSeed)}
+        shown = {key: value for key, value in self.kwargs.items() if not isinstance(value, UnseededEntropy)}
         return call_code(name, self.args, shown)
 
-    def without(self, *names: str) -> Call:
+    def without(self, *names: str) -> FactoryCall:
         """The call without some keyword arguments."""
-        return Call(self.factory, self.args, {key: value for key, value in self.kwargs.items() if key not in names})
+        return FactoryCall(
+            self.factory, self.args, {key: value for key, value in self.kwargs.items() if key not in names}
+        )
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Call):
+        if not isinstance(other, FactoryCall):
             return NotImplemented
         return self.factory is other.factory and same(self._arguments(), other._arguments())
 
@@ -107,7 +109,7 @@ def described(factory: F) -> F:
         made = factory(*args, **kwargs)
         if not isinstance(made, Description):
             raise TypeError(f'described is for what makes stages and sources, {code(factory)} made {code(made)}')
-        if isinstance(made.seed, FreshSeed):
+        if isinstance(made.seed, UnseededEntropy):
             bound = inspect.signature(factory).bind(*args, **kwargs)
             if 'seed' not in bound.signature.parameters:
                 raise TypeError(f'{code(factory)} draws random numbers: give it a parameter seed, and pass that on')
@@ -116,7 +118,7 @@ def described(factory: F) -> F:
             else:  # a None given by position
                 bound.arguments['seed'] = made.seed
                 args, kwargs = bound.args, bound.kwargs
-        made._call = Call(make, args, kwargs)
+        made._call = FactoryCall(make, args, kwargs)
         return made
 
     return cast('F', make)

@@ -70,7 +70,7 @@ class Heap:
         del self._pieces[start]
 
 
-class Sight(weakref.ref[Bytes]):
+class BlockRef(weakref.ref[Bytes]):
     """Sees an array for as long as anybody does, and calls a function with itself at the end.
 
     Such as the ``append`` of a list: a function in C, which nothing can interrupt.
@@ -78,7 +78,7 @@ class Sight(weakref.ref[Bytes]):
     Examples
     --------
     >>> ended = []
-    >>> sight = Sight(np.frombuffer(b'abc', np.uint8), ended.append)
+    >>> sight = BlockRef(np.frombuffer(b'abc', np.uint8), ended.append)
     >>> ended == [sight]
     True
     """
@@ -88,7 +88,7 @@ class Sight(weakref.ref[Bytes]):
     start: int  # where what it sees begins
 
 
-class Blocks:
+class BlockPool:
     """Hands out blocks of memory, used ones first: fresh memory is several times slower to write.
 
     Memory is given back to the system when more is free than has been in use of late, and more than a little.
@@ -98,11 +98,11 @@ class Blocks:
     supply
         Where new blocks come from.
     worthwhile
-        The size in bytes from which on ``empty`` takes a block.
+        The size in bytes from which on ``pooled_empty`` takes a block.
 
     Examples
     --------
-    >>> blocks = Blocks()
+    >>> blocks = BlockPool()
     >>> block = blocks.new(1000)
     >>> block.shape, block.dtype, blocks.in_use
     ((1000,), dtype('uint8'), 4096)
@@ -121,8 +121,8 @@ class Blocks:
         self._owner: int | None = None  # the thread that holds it
         self._taken = 0  # bytes from the supply
         self._peak = 0  # of the bytes in use, of late
-        self._sights: dict[int, tuple[weakref.ref[Bytes], Sight]] = {}  # of each block, by where it begins
-        self._free: dict[int, list[Sight]] = {}  # by size
+        self._sights: dict[int, tuple[weakref.ref[Bytes], BlockRef]] = {}  # of each block, by where it begins
+        self._free: dict[int, list[BlockRef]] = {}  # by size
         self._last_used: dict[int, int] = {}  # when each size was
         self._uses = count()
         self._trim_later = partial(_trim, weakref.ref(self))
@@ -158,9 +158,9 @@ class Blocks:
         self._peak = max(self.in_use, self._peak - self._peak // FADING)
         return block
 
-    def _sights_of(self, block: Bytes, start: int, free: list[Sight]) -> tuple[weakref.ref[Bytes], Sight]:
+    def _sights_of(self, block: Bytes, start: int, free: list[BlockRef]) -> tuple[weakref.ref[Bytes], BlockRef]:
         trims = weakref.ref(block, self._trim_later)
-        sight = Sight(block, free.append)  # of the two, what was made last is called first
+        sight = BlockRef(block, free.append)  # of the two, what was made last is called first
         sight.start = start
         return trims, sight
 
@@ -216,24 +216,24 @@ class Blocks:
         return False
 
 
-def gains(size: int) -> bool:
+def is_worth_pooling(size: int) -> bool:
     """Whether there is memory that was used before, and so many bytes are enough to gain by it.
 
     Examples
     --------
-    >>> gains(1 << 30)
+    >>> is_worth_pooling(1 << 30)
     False
     """
     blocks = _current.blocks
     return blocks is not None and size >= blocks.worthwhile
 
 
-def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
+def pooled_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
     """An array in memory that was used before, if there is such memory, and the array is large enough to gain by it.
 
     Examples
     --------
-    >>> empty((2, 3), np.dtype('f4')) is None
+    >>> pooled_empty((2, 3), np.dtype('f4')) is None
     True
     """
     size = prod(shape) * dtype.itemsize
@@ -246,12 +246,12 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any] | No
         return None
 
 
-def reusing(blocks: Blocks, function: Callable[..., T]) -> Callable[..., T]:
-    """The function, with ``empty`` taking its arrays from blocks while it runs.
+def allocating_from(blocks: BlockPool, function: Callable[..., T]) -> Callable[..., T]:
+    """The function, with ``pooled_empty`` taking its arrays from blocks while it runs.
 
     Examples
     --------
-    >>> reusing(Blocks(), lambda: gains(1 << 30))()
+    >>> allocating_from(BlockPool(), lambda: is_worth_pooling(1 << 30))()
     True
     """
 
@@ -266,8 +266,8 @@ def reusing(blocks: Blocks, function: Callable[..., T]) -> Callable[..., T]:
     return call
 
 
-def use_again(blocks: Blocks | None) -> None:
-    """Have ``empty`` take its arrays from these blocks, in this thread."""
+def allocate_from(blocks: BlockPool | None) -> None:
+    """Have ``pooled_empty`` take its arrays from these blocks, in this thread."""
     _current.blocks = blocks
 
 
@@ -284,19 +284,19 @@ def rounded(size: int) -> int:
 
 
 class _Current(threading.local):
-    blocks: Blocks | None = None
+    blocks: BlockPool | None = None
 
 
 _current = _Current()
 
 
-def _trim(blocks: weakref.ref[Blocks], _: object) -> None:
+def _trim(blocks: weakref.ref[BlockPool], _: object) -> None:
     alive = blocks()
     if alive is not None:
         alive.trim()
 
 
-_all: weakref.WeakSet[Blocks] = weakref.WeakSet()
+_all: weakref.WeakSet[BlockPool] = weakref.WeakSet()
 
 
 def _free_locks() -> None:

@@ -11,14 +11,14 @@ from contextlib import suppress
 
 import numpy as np
 
-from .blocks import Blocks, Bytes, NoRoom, Sight
+from .blocks import BlockPool, BlockRef, Bytes, NoRoom
 from .file_descriptors import beyond_standard_streams
 from .forks import keep_for_forks, let_go_after_forks
 
 WORTHWHILE = 1 << 16  # bytes: what is smaller is sent as fast as it is
 
 
-class Region:
+class Arena:
     """Memory that processes share: an unnamed file in memory, gone with the last process that has it open.
 
     It is larger than the machine's memory, so that blocks of new sizes find a place, and takes of that what they need.
@@ -34,9 +34,9 @@ class Region:
 
     Examples
     --------
-    >>> region = Region()
+    >>> region = Arena()
     >>> region.memory[:3] = b'abc'
-    >>> Region(region.descriptor).memory[:3]
+    >>> Arena(region.descriptor).memory[:3]
     b'abc'
     """
 
@@ -115,12 +115,12 @@ class Region:
                 raise NoRoom(f'the system has no {size:,} bytes of shared memory: {error}') from error
 
 
-class SharedBlocks(Blocks):
+class SharedBlockPool(BlockPool):
     """Blocks of a region, which another process may see, too.
 
     Examples
     --------
-    >>> blocks = SharedBlocks(Region())
+    >>> blocks = SharedBlockPool(Arena())
     >>> block = blocks.new(1000)
     >>> blocks.place_of(block[5:])
     (0, 5)
@@ -130,7 +130,7 @@ class SharedBlocks(Blocks):
     4096
     """
 
-    def __init__(self, region: Region):
+    def __init__(self, region: Arena):
         super().__init__(region, WORTHWHILE)
         self._region = region
         self._held: defaultdict[int, list[Bytes | None]] = defaultdict(list)
@@ -157,14 +157,14 @@ class SharedBlocks(Blocks):
         return self._sights[start][0]() if start in self._sights else None
 
 
-class Views:
+class RemoteBlocks:
     """What another process has written to a region, as arrays; and which blocks of it nobody sees any more.
 
     Examples
     --------
-    >>> region = Region()
+    >>> region = Arena()
     >>> region.memory[4096:4099] = b'abc'
-    >>> views = Views(region)
+    >>> views = RemoteBlocks(region)
     >>> view = views.of(4096, 4097, 2)
     >>> view.tobytes(), views.take_unseen()
     (b'bc', [])
@@ -173,16 +173,16 @@ class Views:
     [4096]
     """
 
-    def __init__(self, region: Region):
+    def __init__(self, region: Arena):
         self._memory = region.memory
-        self._sights: dict[int, Sight] = {}
-        self._unseen: deque[Sight] = deque()
+        self._sights: dict[int, BlockRef] = {}
+        self._unseen: deque[BlockRef] = deque()
         keep_for_forks(self)
 
     def of(self, block: int, start: int, size: int) -> Bytes:
         """``size`` bytes from ``start`` on, in the block that begins at ``block``."""
         view = np.frombuffer(self._memory, np.uint8, size, start)
-        sight = Sight(view, self._unseen.append)
+        sight = BlockRef(view, self._unseen.append)
         sight.start = block
         self._sights[id(sight)] = sight
         return view

@@ -12,7 +12,7 @@ from ..describing.words import seconds
 from ..streams.metering import Meter
 from ..streams.stream import Stream
 from .timeline import plot
-from .timings import Measured
+from .timings import Timings
 from .verdicts import verdict_on
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Report:
         One sentence, with what to change.
     """
 
-    def __init__(self, measured: Measured, bottleneck: str | None, verdict: str):
+    def __init__(self, measured: Timings, bottleneck: str | None, verdict: str):
         self.stages = measured.stages
         self.waiting = measured.waiting
         self.step = measured.step
@@ -156,5 +156,5 @@ def report_on(meter: Meter, pipeline: Stream[Any], buffer_size: int) -> Report:
     >>> report_on(Meter(), pipeline('abc'), buffer_size=3).verdict
     'Too few batches yet to say where the time goes: 0.'
     """
-    measured = Measured(meter, pipeline)
+    measured = Timings(meter, pipeline)
     return Report(measured, *verdict_on(measured, pipeline, buffer_size))

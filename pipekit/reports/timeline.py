@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .timings import Measured
+from .timings import Timings
 
 if TYPE_CHECKING:
     from .figures import Picture
@@ -18,7 +18,7 @@ WAITING, MAKING = '#d62728', '#7f7f7f'
 LONGEST_LABEL = 40
 
 
-def plot(measured: Measured, verdict: str) -> Picture:
+def plot(measured: Timings, verdict: str) -> Picture:
     """A timeline of the last epoch, and the seconds that each stage takes for a batch.
 
     Examples
@@ -26,7 +26,7 @@ def plot(measured: Measured, verdict: str) -> Picture:
     >>> from pipekit import apply, pipeline, prefetch
     >>> with pipeline(range(20), apply(abs), prefetch(profile=True)) as batches:
     ...     values = list(batches)
-    >>> picture = plot(Measured(batches._meter, batches.pipeline), 'nothing to change')
+    >>> picture = plot(Timings(batches._meter, batches.pipeline), 'nothing to change')
     >>> [axes.get_title(loc='left') for axes in picture.axes]
     ['the last epoch', 'the time for a batch']
     """
@@ -46,7 +46,7 @@ def plot(measured: Measured, verdict: str) -> Picture:
     return figure
 
 
-def _lanes(measured: Measured) -> dict[str, dict[str, list[Span]]]:
+def _lanes(measured: Timings) -> dict[str, dict[str, list[Span]]]:
     begin, end = _epoch(measured)
     lanes: dict[str, dict[str, list[Span]]] = {'training waits': {WAITING: []}, 'a batch is made': {MAKING: []}}
     lanes['training waits'][WAITING] = _within([(wait.begin, wait.end) for wait in measured.waits], begin, end)
@@ -63,7 +63,7 @@ def _lanes(measured: Measured) -> dict[str, dict[str, list[Span]]]:
     return lanes
 
 
-def _epoch(measured: Measured) -> Span:
+def _epoch(measured: Timings) -> Span:
     waits = measured.waits
     if not waits:
         return 0.0, 0.0
@@ -87,7 +87,7 @@ def _draw_lanes(axes: Any, lanes: dict[str, dict[str, list[Span]]], colors: dict
     axes.set_title('the last epoch', loc='left')
 
 
-def _draw_bars(axes: Any, measured: Measured, colors: dict[str, str]) -> None:
+def _draw_bars(axes: Any, measured: Timings, colors: dict[str, str]) -> None:
     amounts = [1e3 * times.mean * times.per_batch for times in measured.stages]
     axes.barh(range(len(amounts)), amounts, color=[colors[times.path] for times in measured.stages])
     axes.set_yticks(range(len(amounts)), [_cut(times.stage) for times in measured.stages])

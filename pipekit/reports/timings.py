@@ -11,8 +11,8 @@ import numpy as np
 
 from ..describing.descriptions import Description
 from ..describing.display import code
-from ..stages.pipeline import Each
-from ..streams.metering import Batch, Call, Meter, Wait
+from ..stages.pipeline import Map
+from ..streams.metering import Batch, CallRecord, Meter, Wait
 from ..streams.stream import Stream
 from ..workers.kinds import Workers
 
@@ -56,7 +56,7 @@ class StageTimes(NamedTuple):
         return self.mean * self.per_batch
 
 
-class Measured:
+class Timings:
     """What a meter has noted up to now, and what follows from it.
 
     Attributes
@@ -85,7 +85,7 @@ class Measured:
     Examples
     --------
     >>> from pipekit import pipeline
-    >>> measured = Measured(Meter(), pipeline('abc'))
+    >>> measured = Timings(Meter(), pipeline('abc'))
     >>> measured.is_enough, measured.step
     (False, 0.0)
     """
@@ -136,12 +136,12 @@ def name_of(part: Any) -> str:
     return repr(part._call.without(*given)) if given else code(part)
 
 
-def _noted(calls_of: Mapping[str, deque[tuple[Any, ...]]]) -> dict[str, list[Call]]:
-    return {path: list(map(Call._make, calls.copy())) for path, calls in dict(calls_of).items()}
+def _noted(calls_of: Mapping[str, deque[tuple[Any, ...]]]) -> dict[str, list[CallRecord]]:
+    return {path: list(map(CallRecord._make, calls.copy())) for path, calls in dict(calls_of).items()}
 
 
 def _times_of_stages(
-    measured: Measured, meter: Meter, stream: Stream[Any], branches: tuple[int, ...] = ()
+    measured: Timings, meter: Meter, stream: Stream[Any], branches: tuple[int, ...] = ()
 ) -> Iterator[StageTimes]:
     for number, branch in enumerate(stream.source._branches):
         yield from _times_of_stages(measured, meter, branch, (*branches, number))
@@ -154,7 +154,7 @@ def _times_of_stages(
             yield _times(part, path, workers, measured, meter)
 
 
-def _times(part: Any, path: str, workers: Workers | None, measured: Measured, meter: Meter) -> StageTimes:
+def _times(part: Any, path: str, workers: Workers | None, measured: Timings, meter: Meter) -> StageTimes:
     calls = measured.calls_of[path]
     taken, computing = _durations(calls), mean(call.computing for call in calls)
     samples, each = meter.n_calls[path], mean(taken)
@@ -171,10 +171,10 @@ def _times(part: Any, path: str, workers: Workers | None, measured: Measured, me
     return StageTimes(name_of(part), path, where, samples, per_batch, median, p95, each, share)
 
 
-def _durations(calls: Iterable[Call]) -> list[float]:
+def _durations(calls: Iterable[CallRecord]) -> list[float]:
     return [call.end - call.begin for call in calls]
 
 
 def _workers_of(part: Any) -> Workers | None:
     steps = getattr(part, 'steps', ())
-    return next((step.workers for step in reversed(steps) if isinstance(step, Each)), None)
+    return next((step.workers for step in reversed(steps) if isinstance(step, Map)), None)

@@ -12,11 +12,11 @@ import numpy as np
 
 from ..describing.display import code
 from ..describing.words import seconds
-from ..stages.pipeline import Each
+from ..stages.pipeline import Map
 from ..streams.metering import Batch
 from ..streams.stream import Stream
 from ..workers.kinds import Processes, Threads
-from .timings import ENOUGH, Measured, StageTimes, mean, name_of
+from .timings import ENOUGH, StageTimes, Timings, mean, name_of
 
 KEEPS_UP = 0.05  # of the time, that training may wait
 ROOM = 1.15  # how much faster than needed, so that chance does not make it wait
@@ -34,14 +34,14 @@ class _Cost(NamedTuple):
     holds_gil: bool = False
 
 
-def verdict_on(measured: Measured, pipeline: Stream[Any], buffer_size: int) -> tuple[str | None, str]:
+def verdict_on(measured: Timings, pipeline: Stream[Any], buffer_size: int) -> tuple[str | None, str]:
     """What the training waits for, if it does, and a sentence on that.
 
     Examples
     --------
     >>> from pipekit import pipeline
     >>> from pipekit.streams.metering import Meter
-    >>> verdict_on(Measured(Meter(), pipeline('abc')), pipeline('abc'), buffer_size=3)
+    >>> verdict_on(Timings(Meter(), pipeline('abc')), pipeline('abc'), buffer_size=3)
     (None, 'Too few batches yet to say where the time goes: 0.')
     """
     if not measured.is_enough:
@@ -63,7 +63,7 @@ def verdict_on(measured: Measured, pipeline: Stream[Any], buffer_size: int) -> t
     return worst.subject, complaint + worst.advice
 
 
-def _worker_costs(measured: Measured) -> Iterator[_Cost]:
+def _worker_costs(measured: Timings) -> Iterator[_Cost]:
     total = sum(measured.waited_for.values()) or 1.0
     waiting = mean(batch.waiting for batch in measured.made)
     for workers, waited in measured.waited_for.items():
@@ -83,7 +83,7 @@ def _worker_costs(measured: Measured) -> Iterator[_Cost]:
         yield _Cost(waiting * waited / total, slowest.stage, advice, holds_gil)
 
 
-def _hold_gil(workers: Any, work: float, computing: float, measured: Measured) -> bool:
+def _hold_gil(workers: Any, work: float, computing: float, measured: Timings) -> bool:
     elapsed = (measured.made[-1].end - measured.made[0].begin) / len(measured.made)
     is_one_core = 0.7 < computing / max(elapsed, 1e-12) < 1.25
     if not isinstance(workers, Threads) or workers.n == 1 or not is_one_core:
@@ -94,7 +94,7 @@ def _hold_gil(workers: Any, work: float, computing: float, measured: Measured) -
     return bool(np.median(delays) > LATE) if len(delays) >= ENOUGH else 0.1 < computing / work < 0.6
 
 
-def _advice(workers: Any, work: float, computing: float, measured: Measured) -> str:
+def _advice(workers: Any, work: float, computing: float, measured: Timings) -> str:
     n = _needed(work, measured.step)
     if isinstance(workers, Processes):
         busy = work / (measured.making * workers.n)
@@ -110,7 +110,7 @@ def _advice(workers: Any, work: float, computing: float, measured: Measured) -> 
     return f'{n} workers would keep up.'
 
 
-def _inline_costs(measured: Measured) -> Iterator[_Cost]:
+def _inline_costs(measured: Timings) -> Iterator[_Cost]:
     for times in measured.stages:
         if times.workers is not None:
             continue
@@ -129,10 +129,10 @@ def _inline_costs(measured: Measured) -> Iterator[_Cost]:
             yield _Cost(cost, times.stage, f'{takes}; workers=threads({n}) would keep up.')
 
 
-def _cost_of_the_rest(measured: Measured, pipeline: Stream[Any]) -> _Cost:
+def _cost_of_the_rest(measured: Timings, pipeline: Stream[Any]) -> _Cost:
     sampled = [batch for batch in measured.made if batch.is_sampled] or measured.made
     rest = mean(batch.end - batch.begin - batch.waiting - batch.calling for batch in sampled)
-    others = [name_of(stage) for stage in pipeline.stages if not any(isinstance(step, Each) for step in stage.steps)]
+    others = [name_of(stage) for stage in pipeline.stages if not any(isinstance(step, Map) for step in stage.steps)]
     between = f' and {", ".join(others)}' if others else ''
     reading = f'reading from {name_of(pipeline.source)}{between} takes {seconds(rest)} a batch in the prefetch thread'
     hint = '; prefetch(profile=True) tells them apart' if others else ''

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..describing.descriptions import Description, described
 from ..describing.display import code
-from ..memory.blocks import empty, gains
+from ..memory.blocks import is_worth_pooling, pooled_empty
 from .combiners import NUMERIC
 
 
@@ -112,10 +112,10 @@ def _gathered(column: Any, where: Any) -> Any:
         plain = column.view(np.ndarray)
         if not plain.flags.c_contiguous or not plain.flags.aligned:  # all of which ``take`` would copy
             return plain[where]
-        if not gains(len(where) * plain.strides[0]):
+        if not is_worth_pooling(len(where) * plain.strides[0]):
             return plain.take(where, axis=0)
         # The indices are known to be good: without a mode that says so, numpy gathers into memory of its own first.
-        return plain.take(where, axis=0, out=empty((len(where), *plain.shape[1:]), plain.dtype), mode='clip')
+        return plain.take(where, axis=0, out=pooled_empty((len(where), *plain.shape[1:]), plain.dtype), mode='clip')
     # What lies in a file wants its indices in order, and each once.
     order, places = np.unique(where, return_inverse=True)
     return np.asarray(column[order.tolist()])[places]

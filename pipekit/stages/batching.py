@@ -14,7 +14,7 @@ from ..streams.stream import Context, Upstream
 from ..workers.kinds import Workers, checked_workers
 from .combiners import Array, combine_to_arrays
 from .functions import takes_rng
-from .pipeline import Chunks, Composed, Each, Stage
+from .pipeline import Chunk, Composed, Map, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -113,8 +113,8 @@ def combine_batches(
         function('batch_size', batch_size, 'a positive int or a function should_add(chunk, sample)')
         chunks: Stage[Any, Any] = _adaptive(batch_size, drop_last)
     else:
-        chunks = Chunks(positive_int('batch_size', batch_size, 'a positive int or a function'), drop_last)
-    return Composed([chunks, Each(combine, workers=checked_workers(workers), combines=True)])
+        chunks = Chunk(positive_int('batch_size', batch_size, 'a positive int or a function'), drop_last)
+    return Composed([chunks, Map(combine, workers=checked_workers(workers), combines=True)])
 
 
 def _adaptive(should_add: Callable[[list[Any], Any], object], drop_last: bool) -> Stage[Any, Any]:

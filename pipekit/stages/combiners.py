@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..describing.arguments import fraction
 from ..describing.display import code, structure
 from ..describing.structures import fields_of, has_fields, names_of, with_fields
-from ..memory.blocks import empty, gains
+from ..memory.blocks import is_worth_pooling, pooled_empty
 
 A = TypeVar('A')
 B = TypeVar('B')
@@ -178,11 +178,11 @@ def _concatenated(arrays: list[Array], leaves: Leaves, path: Path) -> Array:
 
 def _room_for(arrays: list[Array]) -> Array | None:
     first = arrays[0]
-    if not gains(first.nbytes * len(arrays)) or set(map(DTYPE, arrays)) != {first.dtype}:
+    if not is_worth_pooling(first.nbytes * len(arrays)) or set(map(DTYPE, arrays)) != {first.dtype}:
         return None
     if not all(map(CONTIGUOUS, arrays)):  # then the batch has another order in memory
         return None
-    return empty((len(arrays) * len(first), *first.shape[1:]), np.result_type(first.dtype, first.dtype))
+    return pooled_empty((len(arrays) * len(first), *first.shape[1:]), np.result_type(first.dtype, first.dtype))
 
 
 def _padded(leaves: Leaves, kinds: set[type], path: Path, padding: Any, ratio: float) -> Array:
@@ -197,7 +197,7 @@ def _padded(leaves: Leaves, kinds: set[type], path: Path, padding: Any, ratio: f
         raise _difference(arrays, axes, path)
     shape = tuple(map(max, zip(*shapes, strict=True)))
     dtype = _dtype(arrays, leaves, path)
-    batch = empty((len(arrays), *shape), dtype)
+    batch = pooled_empty((len(arrays), *shape), dtype)
     batch = np.empty((len(arrays), *shape), dtype) if batch is None else batch
     constant = None if callable(padding) else _fitting(padding, batch.dtype, path)
     sizes = np.array(shapes)

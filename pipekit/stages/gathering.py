@@ -7,13 +7,13 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
 
-from ..memory.blocks import reusing
+from ..memory.blocks import allocating_from
 from ..streams.cursors import Cursor, Pair, Pairs
-from ..streams.error_notes import Place
+from ..streams.error_notes import StageLocation
 from ..streams.metering import OFF
 from ..streams.stream import Context, Upstream
 from .indices import Gather
-from .tasks import Chunk
+from .tasks import PendingBatch
 
 
 class IndexChunk(NamedTuple):
@@ -25,12 +25,12 @@ class IndexChunk(NamedTuple):
     is_whole: bool
 
 
-def index_chunk(chunk: Chunk) -> IndexChunk:
+def index_chunk(chunk: PendingBatch) -> IndexChunk:
     """A chunk of indices with a cursor each, as one.
 
     Examples
     --------
-    >>> index_chunk(Chunk([(7, 1), (3, 2)], before=0, is_whole=True))
+    >>> index_chunk(PendingBatch([(7, 1), (3, 2)], before=0, is_whole=True))
     IndexChunk(indices=[7, 3], before=0, after=2, is_whole=True)
     """
     return IndexChunk([index for index, _ in chunk.pairs], chunk.before, chunk.pairs[-1][1], chunk.is_whole)
@@ -54,7 +54,7 @@ def open_gathered(
     chunks_at: Callable[[Cursor, Context], Iterator[IndexChunk]],
     plain: Upstream[Any],
     gather: Gather,
-    place: Place,
+    place: StageLocation,
     cursor: Cursor,
     context: Context,
 ) -> Pairs[Any]:
@@ -64,12 +64,12 @@ def open_gathered(
     --------
     >>> def chunks_at(cursor, context):
     ...     return counted_chunks(iter([7, 3, 5]), cursor, 2, drop_last=False)
-    >>> list(open_gathered(chunks_at, None, sum, Place('sum', 2), 0, Context()))
+    >>> list(open_gathered(chunks_at, None, sum, StageLocation('sum', 2), 0, Context()))
     [(10, 2), (5, 3)]
     """
     recorder = context.meter or OFF
     if context.memory is not None:
-        gather = reusing(context.memory, gather)
+        gather = allocating_from(context.memory, gather)
     path = place.at(context.key).path
 
     def gathered(chunk: IndexChunk) -> Pair[Any] | None:

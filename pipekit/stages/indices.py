@@ -12,7 +12,7 @@ from .combiners import combine_to_arrays
 Gather: TypeAlias = Callable[[list[int]], Any]
 
 
-class Deferred(NamedTuple):
+class IndexStream(NamedTuple):
     """A stream of elements of a sequence, as the sequence and the stream of their indices.
 
     Where all cursors count the elements, ``indices_after`` gives the indices alone, which is faster.
@@ -23,7 +23,7 @@ class Deferred(NamedTuple):
     indices_after: Callable[..., Iterator[int]] | None = None
 
 
-def counting(sequence: Any, indices_after: Callable[..., Iterator[int]]) -> Deferred:
+def counting(sequence: Any, indices_after: Callable[..., Iterator[int]]) -> IndexStream:
     """The same, of a stream whose cursors count the elements.
 
     Examples
@@ -35,7 +35,7 @@ def counting(sequence: Any, indices_after: Callable[..., Iterator[int]]) -> Defe
     def open_at(cursor: Any, context: Any) -> Iterator[Any]:
         return zip(indices_after(cursor, context), count(cursor + 1))  # the second one has no end
 
-    return Deferred(sequence, open_at, indices_after)
+    return IndexStream(sequence, open_at, indices_after)
 
 
 def gather_of(sequence: Any, combine: Callable[..., Any]) -> Gather | None:

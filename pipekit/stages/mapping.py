@@ -14,7 +14,7 @@ from ..describing.arguments import boolean, function, natural_number, optional, 
 from ..describing.descriptions import described
 from ..describing.display import code, structure
 from ..describing.structures import SEQUENCES
-from ..streams.cursors import START, Cursor, Pair, Pairs, after, counted, index_of, numbered, parts_of
+from ..streams.cursors import START, Cursor, Pair, Pairs, after, enumerate_from, index_of, parts_of, tagged
 from ..streams.error_notes import raise_noted
 from ..streams.metering import OFF
 from ..streams.on_error import OnErrors, checked_on_error
@@ -22,7 +22,7 @@ from ..streams.randomness import Generators, random_order
 from ..streams.stream import Context, Upstream, passes
 from ..workers.kinds import Workers, checked_workers
 from .functions import Unpacking, may_take_rng, takes_rng
-from .pipeline import Blind, Each, Passing, Stage
+from .pipeline import Blind, Map, Passing, Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +89,7 @@ def apply(
     [104, 203]
     """
     seed = _seed_for('apply', func, seed)
-    return Each(func, seed=seed, workers=checked_workers(workers), on_error=checked_on_error(on_error))
+    return Map(func, seed=seed, workers=checked_workers(workers), on_error=checked_on_error(on_error))
 
 
 @described
@@ -108,7 +108,7 @@ def unpack(
     [0]
     """
     seed = _seed_for('unpack', func, seed)
-    return Each(Unpacking(func), seed=seed, workers=checked_workers(workers), on_error=checked_on_error(on_error))
+    return Map(Unpacking(func), seed=seed, workers=checked_workers(workers), on_error=checked_on_error(on_error))
 
 
 @described
@@ -228,7 +228,7 @@ def take(n: int) -> Passing:
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
         taken, before = parts_of(cursor, [int, None], stage)
         index_of(taken, stage, n)
-        return map(counted, range(taken + 1, n + 1), upstream(before, context))
+        return map(tagged, range(taken + 1, n + 1), upstream(before, context))
 
     stage = Blind(open_on, keeps_structure=True)
     return stage
@@ -358,7 +358,7 @@ def expiration_pool(pool_size: int, repetitions: int, iterations: int = 1, *, se
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
         generator = context.generators(seed).at(START)
         pairs = upstream(START, context)
-        return numbered(lambda: drawn(pairs, generator), index_of(cursor, stage))
+        return enumerate_from(lambda: drawn(pairs, generator), index_of(cursor, stage))
 
     stage = Blind(open_on, seed=seed, replays=True, keeps_structure=True)
     return stage

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 
 from more_itertools import chunked
 
-from ..describing.descriptions import Call, Description
+from ..describing.descriptions import Description, FactoryCall
 from ..describing.display import call_code, code
 from ..describing.words import ordinal
 from ..errors import NotResumable
-from ..memory.blocks import reusing
-from ..streams.cursors import START, Cursor, Pair, Pairs, index_of, numbered
-from ..streams.error_notes import NOWHERE, Place
+from ..memory.blocks import allocating_from
+from ..streams.cursors import START, Cursor, Pair, Pairs, enumerate_from, index_of
+from ..streams.error_notes import UNKNOWN, StageLocation
 from ..streams.failures import Failures
 from ..streams.iterables import opened_once, source_of
 from ..streams.metering import OFF
@@ -25,18 +25,18 @@ from ..streams.on_error import OnError, may_skip
 from ..streams.stream import Context, In, In_contra, Out, Out_co, Stream, T, Upstream
 from ..workers.kinds import Processes, Workers
 from .gathering import IndexChunk, counted_chunks, index_chunk, open_gathered
-from .indices import Deferred, gather_of
-from .tasks import BatchTask, Chunk, Part, Task, function_of_parts, located
+from .indices import IndexStream, gather_of
+from .tasks import BatchTask, Call, PendingBatch, Task, function_of_parts, with_previous_cursor
 
 OpenStage: TypeAlias = Callable[[Upstream[In], Cursor, Context], Pairs[Out]]
 
 
-class Step(NamedTuple):
+class PlacedOperation(NamedTuple):
     """A stage in a pipeline: the how-manieth with its seed it is, and where it stands."""
 
     stage: Any
     ordinal: int
-    place: Place
+    place: StageLocation
 
 
 class Stage(Description, Generic[In_contra, Out_co]):
@@ -88,7 +88,7 @@ class Stage(Description, Generic[In_contra, Out_co]):
             'keeps_cursors': keeps_cursors,
         }
         given = {name: value for name, value in options.items() if value is not None and value is not False}
-        self._call = Call(Stage, (open_on,), given)  # until a factory marked as described says better
+        self._call = FactoryCall(Stage, (open_on,), given)  # until a factory marked as described says better
         self.seed = seed
         self.reopens_upstream = reopens_upstream
         self.replays = replays
@@ -124,7 +124,7 @@ class Blind(Passing):
     """A stage that does not look at the values that it hands on: it does the same to their indices."""
 
 
-class Each(Stage[In_contra, Out_co]):
+class Map(Stage[In_contra, Out_co]):
     """A stage that makes one value of each: ``function(value)``, or ``function(value, rng=generator)`` with a seed.
 
     Neighbours of this kind with the same workers are run together, as one function. What ``combines`` may write large
@@ -148,10 +148,10 @@ class Each(Stage[In_contra, Out_co]):
         self.skips = may_skip(on_error)
 
     def open_on(self, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Out_co]:
-        return _open_each([Step(self, context.ordinal, context.place or NOWHERE)], upstream, cursor, context)
+        return _open_each([PlacedOperation(self, context.ordinal, context.place or UNKNOWN)], upstream, cursor, context)
 
 
-class Chunks(Stage[Any, Any]):
+class Chunk(Stage[Any, Any]):
     """A stage that makes lists of so many values, without a look at them."""
 
     def __init__(self, size: int, drop_last: bool):
@@ -163,7 +163,7 @@ class Chunks(Stage[Any, Any]):
         chunks = map(_turned, chunked(upstream(cursor, context), self.size))
         return filter(lambda chunk: len(chunk[0]) == self.size, chunks) if self.drop_last else chunks
 
-    def chunks(self, pairs: Pairs[Any], start: Cursor) -> Iterator[Chunk]:
+    def chunks(self, pairs: Pairs[Any], start: Cursor) -> Iterator[PendingBatch]:
         """The pairs themselves in chunks. The one that is dropped, or that an error ends, is among them."""
         ends: list[BaseException] = []
         while not ends:
@@ -177,7 +177,7 @@ class Chunks(Stage[Any, Any]):
             if chunk:
                 is_whole = len(chunk) == self.size or (len(ends) == 1 and not self.drop_last)
                 before, start = start, chunk[-1][1]
-                yield Chunk(chunk, before, is_whole)
+                yield PendingBatch(chunk, before, is_whole)
         if not isinstance(ends[0], StopIteration):
             raise ends.pop(0)
 
@@ -200,7 +200,7 @@ class SubPipeline(Stage[In_contra, Out_co]):
     def __init__(self, stages: Sequence[Stage[Any, Any]]):
         super().__init__(_open_otherwise)
         self.stages = flat(stages)
-        self._call = Call(SubPipeline, (self.stages,), {})
+        self._call = FactoryCall(SubPipeline, (self.stages,), {})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SubPipeline, (self.stages,)
@@ -209,13 +209,13 @@ class SubPipeline(Stage[In_contra, Out_co]):
         return call_code('pipeline', self.stages, {})
 
 
-class Foreign(Stage[In_contra, Out_co]):
+class IterableStage(Stage[In_contra, Out_co]):
     """Any function from an iterable to an iterator, as a stage. Its cursor is the number of values it has yielded."""
 
     def __init__(self, function: Callable[[Iterable[In_contra]], Iterable[Out_co]]):
         super().__init__(_open_otherwise, replays=True)
         self.function = function
-        self._call = Call(Foreign, (function,), {})
+        self._call = FactoryCall(IterableStage, (function,), {})
 
     def open_on(self, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Out_co]:
         def made() -> Iterator[Out_co]:
@@ -226,7 +226,7 @@ class Foreign(Stage[In_contra, Out_co]):
                 )
             return iter(values)
 
-        return numbered(made, index_of(cursor, self))
+        return enumerate_from(made, index_of(cursor, self))
 
     def __repr__(self) -> str:
         return code(self.function)
@@ -268,7 +268,7 @@ class Pipeline(Stream[Out_co]):
         return _opened(source, self._placed, context, self._source._deferred)(cursor, context)
 
     @property
-    def _deferred(self) -> Deferred | None:  # type: ignore[override]
+    def _deferred(self) -> IndexStream | None:  # type: ignore[override]
         indices = self._source._deferred
         if indices is None or not all(isinstance(step.stage, Blind) for step in self._placed):
             return None
@@ -276,27 +276,27 @@ class Pipeline(Stream[Out_co]):
         def open_at(cursor: Cursor, context: Context) -> Pairs[int]:
             return _opened(partial(_open_indices, indices), self._placed, context)(cursor, context)
 
-        return Deferred(indices.sequence, open_at)
+        return IndexStream(indices.sequence, open_at)
 
     @cached_property
-    def _placed(self) -> list[Step]:
+    def _placed(self) -> list[PlacedOperation]:
         met = Counter(self._source.seeds)
         placed = []
         for number, stage in enumerate(self._stages, 2):
             place = self._place(number, stage)
             first, *others = stage.steps
-            placed.append(Step(first, _ordinal(first, met), place))
-            placed += [Step(step, _ordinal(step, met), place._replace(noun='batch')) for step in others]
+            placed.append(PlacedOperation(first, _ordinal(first, met), place))
+            placed += [PlacedOperation(step, _ordinal(step, met), place._replace(noun='batch')) for step in others]
         return placed
 
     @cached_property
-    def _source_place(self) -> Place:
+    def _source_place(self) -> StageLocation:
         return self._place(1, self._source)
 
-    def _place(self, number: int, part: Any) -> Place:
+    def _place(self, number: int, part: Any) -> StageLocation:
         label = f'{" ".join(code(part).split())}, the {ordinal(number)} of {1 + len(self._stages)} stages'
         is_plain = all(step.keeps_cursors for stage in self._stages[number - 1 :] for step in stage.steps)
-        return Place(label, number, (), is_plain)
+        return StageLocation(label, number, (), is_plain)
 
     def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
         watched = [_watching(partial(watch, 0))]
@@ -345,17 +345,17 @@ def _ordinal(step: Stage[Any, Any], met: Counter[int]) -> int:
     return met[step.seed] - 1
 
 
-def _open_source(source: Stream[Any], place: Place, cursor: Cursor, context: Context) -> Pairs[Any]:
+def _open_source(source: Stream[Any], place: StageLocation, cursor: Cursor, context: Context) -> Pairs[Any]:
     place = place.at(context.key)
     return _watched_closely(source.open(cursor, context._replace(ordinal=0, place=place)), place, context)
 
 
-def _open_indices(deferred: Deferred, cursor: Cursor, context: Context) -> Pairs[int]:
+def _open_indices(deferred: IndexStream, cursor: Cursor, context: Context) -> Pairs[int]:
     return deferred.open_at(cursor, context._replace(ordinal=0))
 
 
 def _opened(
-    upstream: Upstream[Any], steps: list[Step], context: Context, deferred: Deferred | None = None
+    upstream: Upstream[Any], steps: list[PlacedOperation], context: Context, deferred: IndexStream | None = None
 ) -> Upstream[Any]:
     if deferred is not None and context.fused:
         upstream, steps = _gathering(upstream, steps, context, deferred)
@@ -366,12 +366,12 @@ def _opened(
 
 
 def _gathering(
-    upstream: Upstream[Any], steps: list[Step], context: Context, deferred: Deferred
-) -> tuple[Upstream[Any], list[Step]]:
+    upstream: Upstream[Any], steps: list[PlacedOperation], context: Context, deferred: IndexStream
+) -> tuple[Upstream[Any], list[PlacedOperation]]:
     """If batches can be made of indices, all at once, how to do so, and the steps after that."""
     n_blind = len(list(takewhile(lambda step: isinstance(step.stage, Blind), steps)))
     blind, chunks, combining = steps[:n_blind], steps[n_blind : n_blind + 1], steps[n_blind + 1 : n_blind + 2]
-    if not combining or not isinstance(chunks[0].stage, Chunks) or combining[0].stage.workers is not None:
+    if not combining or not isinstance(chunks[0].stage, Chunk) or combining[0].stage.workers is not None:
         return upstream, steps
     gather = gather_of(deferred.sequence, combining[0].stage.function)
     if gather is None:
@@ -385,18 +385,20 @@ def _gathering(
     return partial(open_gathered, chunks_at, plain, gather, combining[0].place), steps[n_blind + 2 :]
 
 
-def _open_index_chunks(stage: Chunks, indices: Upstream[int], cursor: Cursor, context: Context) -> Iterator[IndexChunk]:
+def _open_index_chunks(stage: Chunk, indices: Upstream[int], cursor: Cursor, context: Context) -> Iterator[IndexChunk]:
     return map(index_chunk, stage.chunks(indices(cursor, context), cursor))
 
 
 def _open_counted_chunks(
-    stage: Chunks, indices_after: Callable[..., Iterator[int]], cursor: Any, context: Context
+    stage: Chunk, indices_after: Callable[..., Iterator[int]], cursor: Any, context: Context
 ) -> Iterator[IndexChunk]:
     indices = indices_after(cursor, context._replace(ordinal=0))
     return counted_chunks(indices, cursor, stage.size, drop_last=stage.drop_last)
 
 
-def _first_together(steps: list[Step], context: Context) -> tuple[OpenStage[Any, Any], list[Step]]:
+def _first_together(
+    steps: list[PlacedOperation], context: Context
+) -> tuple[OpenStage[Any, Any], list[PlacedOperation]]:
     """How to open as many of the steps as can be run as one, and the others."""
     each, others = _neighbours(steps, context)
     if not each:
@@ -405,7 +407,7 @@ def _first_together(steps: list[Step], context: Context) -> tuple[OpenStage[Any,
     skips = context.forgives and any(step.stage.skips for step in each)
     # Where samples are skipped, what a batch is made of is not known beforehand.
     by_batch = isinstance(workers, Processes) and context.pools is not None and not skips
-    if by_batch and others and isinstance(others[0].stage, Chunks):
+    if by_batch and others and isinstance(others[0].stage, Chunk):
         whole, rest = _neighbours(others[1:], context)
         if whole and whole[0].stage.workers is None:
             whole, rest = whole[:1], others[2:]  # what follows it has not asked for processes
@@ -414,25 +416,27 @@ def _first_together(steps: list[Step], context: Context) -> tuple[OpenStage[Any,
     return partial(_open_each, each), others
 
 
-def _neighbours(steps: list[Step], context: Context) -> tuple[list[Step], list[Step]]:
-    if not steps or not isinstance(steps[0].stage, Each) or not context.fused:
+def _neighbours(steps: list[PlacedOperation], context: Context) -> tuple[list[PlacedOperation], list[PlacedOperation]]:
+    if not steps or not isinstance(steps[0].stage, Map) or not context.fused:
         return [], steps
     workers = steps[0].stage.workers
-    n = len(list(takewhile(lambda step: isinstance(step.stage, Each) and step.stage.workers == workers, steps)))
+    n = len(list(takewhile(lambda step: isinstance(step.stage, Map) and step.stage.workers == workers, steps)))
     return steps[:n], steps[n:]
 
 
-def _open_step(step: Step, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+def _open_step(step: PlacedOperation, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
     place = step.place.at(context.key)
     pairs = step.stage.open_on(upstream, cursor, context._replace(ordinal=step.ordinal, place=place))
     return _watched_closely(pairs, place, context)
 
 
-def _watched_closely(pairs: Pairs[Any], place: Place, context: Context) -> Pairs[Any]:
+def _watched_closely(pairs: Pairs[Any], place: StageLocation, context: Context) -> Pairs[Any]:
     return context.meter.watched(pairs, place.path) if context.meter is not None and context.meter.is_exact else pairs
 
 
-def _open_each(steps: Sequence[Step], upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+def _open_each(
+    steps: Sequence[PlacedOperation], upstream: Upstream[Any], cursor: Cursor, context: Context
+) -> Pairs[Any]:
     pairs = upstream(cursor, context)
     parts = _parts(steps, context)
     workers = steps[0].stage.workers
@@ -441,11 +445,11 @@ def _open_each(steps: Sequence[Step], upstream: Upstream[Any], cursor: Cursor, c
     if workers is not None and context.pools is not None:
         task = Task(parts, context.key, is_measured=context.meter is not None)
         task.pause, task.memory = context.pools.pause, memory
-        made = _worked(workers, task, located(pairs, cursor), context)
+        made = _worked(workers, task, with_previous_cursor(pairs, cursor), context)
     else:
         pause = None if context.pools is None else context.pools.pause
         function = function_of_parts(parts, context.key, cursor, context.meter or OFF, pause)
-        made = map(function if memory is None else reusing(memory, function), pairs)
+        made = map(function if memory is None else allocating_from(memory, function), pairs)
     if any(part.skips for part in parts):
         failures = Failures() if context.failures is None else context.failures
         return filter(None, map(failures.settled, made))
@@ -453,9 +457,9 @@ def _open_each(steps: Sequence[Step], upstream: Upstream[Any], cursor: Cursor, c
 
 
 def _open_batches(
-    each: Sequence[Step],
-    chunks: Chunks,
-    whole: Sequence[Step],
+    each: Sequence[PlacedOperation],
+    chunks: Chunk,
+    whole: Sequence[PlacedOperation],
     upstream: Upstream[Any],
     cursor: Cursor,
     context: Context,
@@ -473,9 +477,9 @@ def _worked(workers: Workers, task: Task | BatchTask, items: Iterator[Any], cont
     return made if context.meter is None else map(context.meter.unpacked, made)
 
 
-def _parts(steps: Sequence[Step], context: Context) -> list[Part]:
+def _parts(steps: Sequence[PlacedOperation], context: Context) -> list[Call]:
     return [
-        Part(stage.function, stage.seed, ordinal, place, stage.on_error if context.forgives else ())
+        Call(stage.function, stage.seed, ordinal, place, stage.on_error if context.forgives else ())
         for stage, ordinal, place in steps
     ]
 

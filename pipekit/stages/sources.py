@@ -14,13 +14,13 @@ from ..describing.arguments import boolean, function, seed_or_fresh, weights_of
 from ..describing.descriptions import described
 from ..describing.display import code
 from ..streams.cursors import START, Cursor, Pair, Pairs, index_of, parts_of
-from ..streams.error_notes import NOWHERE
+from ..streams.error_notes import UNKNOWN
 from ..streams.iterables import is_sequence, source_of
 from ..streams.metering import OFF
 from ..streams.randomness import Generators, Indices, permutation, random_order
 from ..streams.stream import Context, Source, Stream, StreamIterator, Upstream
-from .indices import Deferred, counting
-from .tasks import Part, function_of_parts
+from .indices import IndexStream, counting
+from .tasks import Call, function_of_parts
 
 A = TypeVar('A')
 B = TypeVar('B')
@@ -185,7 +185,7 @@ def _loaded_by_random_id(*loaders: Callable[[Any], Any], ids: Any, weights: Any 
     load = _jointly(loaders)
 
     def open_at(cursor: Cursor, context: Context) -> Pairs[Any]:
-        parts = [Part(load, place=context.place or NOWHERE)]
+        parts = [Call(load, place=context.place or UNKNOWN)]
         function = function_of_parts(parts, context.key, cursor, context.meter or OFF)
         return map(function, drawn.open(cursor, context))
 
@@ -250,7 +250,7 @@ def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int
     of_one = [stream._deferred for stream in streams if stream._deferred is not None]
     deferred = None
     if len(of_one) == len(streams) and all(other.sequence is of_one[0].sequence for other in of_one):
-        deferred = Deferred(of_one[0].sequence, partial(open_branches, [indices.open_at for indices in of_one]))
+        deferred = IndexStream(of_one[0].sequence, partial(open_branches, [indices.open_at for indices in of_one]))
     reopens = all(stream.reopens for stream in streams)
     return Source(open_at, seed=seed, branches=streams, reopens=reopens, deferred=deferred)
 

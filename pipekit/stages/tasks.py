@@ -10,23 +10,23 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..describing.display import code
 from ..describing.words import brief
-from ..memory.blocks import Blocks, reusing
+from ..memory.blocks import BlockPool, allocating_from
 from ..streams.cursors import START, Cursor, Pair, Pairs
-from ..streams.error_notes import NOWHERE, Place, add_note, raise_noted
-from ..streams.failures import Outcome, Trial
+from ..streams.error_notes import UNKNOWN, StageLocation, add_note, raise_noted
+from ..streams.failures import Attempt, Result
 from ..streams.metering import OFF, Recorder
 from ..streams.on_error import OnError, Skip, handled, may_skip
 from ..streams.randomness import Key
 from ..streams.stream import Context
 
 
-class Part(NamedTuple):
+class Call(NamedTuple):
     """What is to be done to a value: a function, what its generators are keyed by if it is random, and its stage."""
 
     function: Callable[..., Any]
     seed: int | None = None
     ordinal: int = 0
-    place: Place = NOWHERE
+    place: StageLocation = UNKNOWN
     on_error: tuple[OnError, ...] = ()
 
     @property
@@ -44,17 +44,17 @@ class Task:
 
     Examples
     --------
-    >>> Task([Part(abs)], key=())((-3, 1, 0))
+    >>> Task([Call(abs)], key=())((-3, 1, 0))
     (3, 1)
     """
 
-    def __init__(self, parts: Sequence[Part], key: Key, *, is_measured: bool = False):
+    def __init__(self, parts: Sequence[Call], key: Key, *, is_measured: bool = False):
         self._parts = parts
         self.is_measured = is_measured
         self.key = key
         # These stay in this process: how to wait before a function is called again, and what to write batches into.
         self.pause: Pause = None
-        self.memory: Blocks | None = None
+        self.memory: BlockPool | None = None
         self._local = threading.local()  # a generator serves one thread
 
     def __call__(self, located: Located, begin: Callable[[], object] = int) -> Any:
@@ -64,7 +64,7 @@ class Task:
         if not hasattr(local, 'function'):
             local.recorder = Recorder(_lane(), on=True) if self.is_measured else OFF
             function = function_of_parts(self._parts, self.key, recorder=local.recorder, pause=self.pause)
-            local.function = function if self.memory is None else reusing(self.memory, function)
+            local.function = function if self.memory is None else allocating_from(self.memory, function)
         result = local.function((value, cursor), before)
         if not self.is_measured:
             return result
@@ -98,7 +98,7 @@ class Task:
 
         Examples
         --------
-        >>> Task([Part(abs), Part(float)], key=()).doing((-3, 1, 0), step=1)
+        >>> Task([Call(abs), Call(float)], key=()).doing((-3, 1, 0), step=1)
         'abs, float of -3 (cursor 1)'
         """
         value, cursor, _ = located
@@ -108,7 +108,7 @@ class Task:
         return partial(Task, is_measured=self.is_measured), (self._parts, self.key)
 
 
-class Chunk(NamedTuple):
+class PendingBatch(NamedTuple):
     """What a batch is to be made of."""
 
     pairs: list[Pair[Any]]
@@ -127,8 +127,8 @@ class BatchTask:
 
     Examples
     --------
-    >>> task = BatchTask(Task([Part(abs)], ()), Task([Part(sum)], ()))
-    >>> task(Chunk([(-3, 1), (4, 2)], before=0, is_whole=True))
+    >>> task = BatchTask(Task([Call(abs)], ()), Task([Call(sum)], ()))
+    >>> task(PendingBatch([(-3, 1), (4, 2)], before=0, is_whole=True))
     (7, 2)
     """
 
@@ -138,7 +138,7 @@ class BatchTask:
         self._is_measured = each.is_measured
         self.key = each.key
 
-    def __call__(self, chunk: Chunk, begin: Callable[[], object] = int) -> Any:
+    def __call__(self, chunk: PendingBatch, begin: Callable[[], object] = int) -> Any:
         made = [self._each(located, begin) for located in chunk.located]
         calls: list[Any] = []
         if self._is_measured:
@@ -165,7 +165,7 @@ class BatchTask:
         """The functions of all parts."""
         return self._each.functions + self._whole.functions
 
-    def values(self, chunk: Chunk) -> list[Any]:
+    def values(self, chunk: PendingBatch) -> list[Any]:
         """The values, without their cursors."""
         return [value for value, _ in chunk.pairs]
 
@@ -173,7 +173,7 @@ class BatchTask:
         """The batch in what it returns."""
         return self._whole.value_of(outcome)
 
-    def doing(self, chunk: Chunk, step: int) -> str:
+    def doing(self, chunk: PendingBatch, step: int) -> str:
         """What is done in a step, in words."""
         if 0 < step <= len(chunk.pairs):
             return self._each.doing(chunk.located[step - 1], 1)
@@ -185,7 +185,7 @@ class BatchTask:
 
 
 def function_of_parts(
-    parts: Sequence[Part], key: Key, start: Cursor = START, recorder: Recorder = OFF, pause: Pause = None
+    parts: Sequence[Call], key: Key, start: Cursor = START, recorder: Recorder = OFF, pause: Pause = None
 ) -> Callable[..., Any]:
     """The parts as one function of a pair, for one thread: of an outcome, where a sample may be skipped or replaced.
 
@@ -194,25 +194,25 @@ def function_of_parts(
 
     Examples
     --------
-    >>> function_of_parts([Part(float), Part(abs)], key=())((-3, 1))
+    >>> function_of_parts([Call(float), Call(abs)], key=())((-3, 1))
     (3.0, 1)
     """
     if any(part.skips for part in parts):
-        return function_of_outcomes(parts, key, start, recorder, pause)
+        return function_of_results(parts, key, start, recorder, pause)
     if any(part.seed is not None or part.on_error for part in parts):
         return function_of_pairs(parts, key, start, recorder, pause)
     return plain_function_of_pairs(parts, key, start, recorder)
 
 
-def function_of_outcomes(
-    parts: Sequence[Part], key: Key, start: Cursor, recorder: Recorder, pause: Pause = None
-) -> Callable[..., Outcome]:
+def function_of_results(
+    parts: Sequence[Call], key: Key, start: Cursor, recorder: Recorder, pause: Pause = None
+) -> Callable[..., Result]:
     """The parts as one function of a pair, for one thread, which says what it has skipped or replaced.
 
     Examples
     --------
     >>> from pipekit import skip
-    >>> function_of_outcomes([Part(float, on_error=(skip(ValueError),))], (), START, OFF)(('x', 1)).is_skipped
+    >>> function_of_results([Call(float, on_error=(skip(ValueError),))], (), START, OFF)(('x', 1)).is_skipped
     True
     """
     last = start
@@ -221,9 +221,9 @@ def function_of_outcomes(
         function = _with_cursor(part._replace(on_error=()), Context(key, part.ordinal))
         place = part.place.at(key)
         skip = next((policy for policy in part.on_error if isinstance(policy, Skip)), None)
-        steps.append((function, place, part.on_error, None if skip is None else Trial(place.path, place.label, skip)))
+        steps.append((function, place, part.on_error, None if skip is None else Attempt(place.path, place.label, skip)))
 
-    def outcome(pair: Pair[Any], before: Cursor | None = None) -> Outcome:
+    def outcome(pair: Pair[Any], before: Cursor | None = None) -> Result:
         nonlocal last
         value, cursor = pair
         trials = []
@@ -242,19 +242,19 @@ def function_of_outcomes(
             if is_skipped:
                 break
         last = cursor
-        return Outcome(value, cursor, trials, is_skipped)
+        return Result(value, cursor, trials, is_skipped)
 
     return outcome
 
 
 def function_of_pairs(
-    parts: Sequence[Part], key: Key, start: Cursor, recorder: Recorder, pause: Pause = None
+    parts: Sequence[Call], key: Key, start: Cursor, recorder: Recorder, pause: Pause = None
 ) -> Callable[..., Pair[Any]]:
     """The parts as one function of a pair, for one thread.
 
     Examples
     --------
-    >>> function_of_pairs([Part(float), Part(abs)], (), START, OFF)((-3, 1))
+    >>> function_of_pairs([Call(float), Call(abs)], (), START, OFF)((-3, 1))
     (3.0, 1)
     """
     last, first = start, parts[0]
@@ -276,13 +276,13 @@ def function_of_pairs(
 
 
 def plain_function_of_pairs(
-    parts: Sequence[Part], key: Key, start: Cursor, recorder: Recorder
+    parts: Sequence[Call], key: Key, start: Cursor, recorder: Recorder
 ) -> Callable[..., Pair[Any]]:
     """The same, faster, of parts that neither are random nor handle errors.
 
     Examples
     --------
-    >>> plain_function_of_pairs([Part(float), Part(abs)], (), START, OFF)((-3, 1))
+    >>> plain_function_of_pairs([Call(float), Call(abs)], (), START, OFF)((-3, 1))
     (3.0, 1)
     """
     last, first = start, parts[0]
@@ -310,12 +310,12 @@ def plain_function_of_pairs(
     return of_pair
 
 
-def located(pairs: Pairs[Any], start: Cursor) -> Iterator[Located]:
+def with_previous_cursor(pairs: Pairs[Any], start: Cursor) -> Iterator[Located]:
     """The pairs, each with the cursor before it.
 
     Examples
     --------
-    >>> [before for _, _, before in located(iter([('a', 1), ('b', 2)]), start=0)]
+    >>> [before for _, _, before in with_previous_cursor(iter([('a', 1), ('b', 2)]), start=0)]
     [0, 1]
     """
     last = start
@@ -328,7 +328,7 @@ def located(pairs: Pairs[Any], start: Cursor) -> Iterator[Located]:
     return map(with_last, pairs)
 
 
-def _with_cursor(part: Part, context: Context, pause: Pause = None) -> Callable[[Any, Cursor], Any]:
+def _with_cursor(part: Call, context: Context, pause: Pause = None) -> Callable[[Any, Cursor], Any]:
     function = part.function
     if part.on_error:
         call = _with_cursor(part._replace(on_error=()), context)

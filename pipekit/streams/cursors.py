@@ -20,7 +20,7 @@ Pair: TypeAlias = tuple[T, Cursor]
 Pairs: TypeAlias = Iterator[Pair[T]]
 
 
-class Mark(Enum):
+class Signal(Enum):
     """What may come in place of a cursor, where a batch comes with its cursor."""
 
     END = auto()
@@ -28,7 +28,7 @@ class Mark(Enum):
     ERROR = auto()
 
 
-Item: TypeAlias = tuple[Any, Any]  # a batch and its cursor, or a mark in place of that
+QueueEntry: TypeAlias = tuple[Any, Any]  # a batch and its cursor, or a mark in place of that
 
 START: Cursor = 0  # the beginning of every stream, whatever its cursors look like
 
@@ -81,12 +81,12 @@ def parts_of(cursor: Cursor, kinds: Sequence[type | None], owner: object) -> tup
     raise ValueError(f'the cursor {cursor!r} is not one of {code(owner)}, whose cursors are tuples of {len(kinds)}')
 
 
-def numbered(make: Callable[[], Iterable[T]], done: int) -> Pairs[T]:
+def enumerate_from(make: Callable[[], Iterable[T]], done: int) -> Pairs[T]:
     """The values of an iterable after the first ``done``, each with its number.
 
     Examples
     --------
-    >>> list(numbered(lambda: 'abc', 1))
+    >>> list(enumerate_from(lambda: 'abc', 1))
     [('b', 2), ('c', 3)]
     """
     yield from map(lambda value, number: (value, number), after(done, iter(make())), count(done + 1))
@@ -109,12 +109,12 @@ def after(done: int, values: Iterator[T]) -> Iterator[T]:
     return values
 
 
-def counted(number: int, pair: Pair[T]) -> Pair[T]:
+def tagged(number: int, pair: Pair[T]) -> Pair[T]:
     """A pair whose cursor has a number before it.
 
     Examples
     --------
-    >>> counted(3, ('a', 7))
+    >>> tagged(3, ('a', 7))
     ('a', (3, 7))
     """
     return pair[0], (number, pair[1])

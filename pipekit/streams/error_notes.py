@@ -16,7 +16,7 @@ class Note(str):
     __slots__ = ()
 
 
-class Place(NamedTuple):
+class StageLocation(NamedTuple):
     """A stage of an open pipeline, as an error's note names it.
 
     Attributes
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
     Examples
     --------
-    >>> place = Place('apply(load), the 2nd of 3 stages', number=2, key=(), is_plain=True)
+    >>> place = StageLocation('apply(load), the 2nd of 3 stages', number=2, key=(), is_plain=True)
     >>> print(place.note('ada', cursor=12, before=11))
     in apply(load), the 2nd of 3 stages, on sample 'ada' (cursor 12)
     to run it again: pipeline.replay(11)
@@ -46,7 +46,7 @@ class Place(NamedTuple):
     is_plain: bool = False
     noun: str = 'sample'
 
-    def at(self, key: tuple[Any, ...]) -> Place:
+    def at(self, key: tuple[Any, ...]) -> StageLocation:
         """The place in a pass or a branch."""
         return self._replace(key=key)
 
@@ -56,7 +56,7 @@ class Place(NamedTuple):
 
         Examples
         --------
-        >>> Place('', number=2, key=(1, (3,))).path
+        >>> StageLocation('', number=2, key=(1, (3,))).path
         '1.2'
         """
         return '.'.join(str(part) for part in (*self.key, self.number) if isinstance(part, int))
@@ -69,11 +69,11 @@ class Place(NamedTuple):
         return Note(f'in {self.label}, on {self.noun} {brief(value)} (cursor {cursor})\n{again}')
 
 
-NOWHERE = Place('a stage', 1)
+UNKNOWN = StageLocation('a stage', 1)
 
 
 def raise_noted(
-    error: BaseException, place: Place | None, value: object, cursor: Cursor, before: Cursor | None
+    error: BaseException, place: StageLocation | None, value: object, cursor: Cursor, before: Cursor | None
 ) -> NoReturn:
     """Raise an error that a user's function has raised, with a note of where."""
     raised = error

@@ -46,7 +46,7 @@ class Failure(NamedTuple):
     exception: Exception
 
 
-class Trial(NamedTuple):
+class Attempt(NamedTuple):
     """A sample's turn at a stage that skips or replaces."""
 
     path: str
@@ -56,10 +56,10 @@ class Trial(NamedTuple):
     exception: Exception | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Trial, (*self[:-1], _sendable(self.exception))
+        return Attempt, (*self[:-1], _sendable(self.exception))
 
 
-class Outcome(NamedTuple):
+class Result(NamedTuple):
     """What came of a sample in stages that handle errors.
 
     Attributes
@@ -74,7 +74,7 @@ class Outcome(NamedTuple):
 
     value: Any
     cursor: Cursor
-    trials: list[Trial]
+    trials: list[Attempt]
     is_skipped: bool
 
 
@@ -88,8 +88,8 @@ class Failures:
     --------
     >>> from pipekit import skip
     >>> failures = Failures()
-    >>> trial = Trial('2', 'apply(load), the 2nd of 2 stages', skip())
-    >>> failures.settled(Outcome('a', 1, [trial], is_skipped=False))
+    >>> trial = Attempt('2', 'apply(load), the 2nd of 2 stages', skip())
+    >>> failures.settled(Result('a', 1, [trial], is_skipped=False))
     ('a', 1)
     >>> failures.counts
     {'2': [1, 0]}
@@ -140,7 +140,7 @@ class Failures:
 
         return map(note, items)
 
-    def settled(self, outcome: Outcome) -> Pair[Any] | None:
+    def settled(self, outcome: Result) -> Pair[Any] | None:
         """The pair of an outcome, or none if it was skipped.
 
         Raises
@@ -156,7 +156,7 @@ class Failures:
                 self._note(trial, outcome.cursor, *counts)
         return None if outcome.is_skipped else outcome[:2]
 
-    def _note(self, trial: Trial, cursor: Cursor, tried: int, failed: int) -> None:
+    def _note(self, trial: Attempt, cursor: Cursor, tried: int, failed: int) -> None:
         path, stage, policy, sample, exception = trial
         assert exception is not None
         self.kept.append((path, tried, Failure(stage, cursor, sample, exception)))

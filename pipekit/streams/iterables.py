@@ -9,11 +9,11 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from ..describing.descriptions import Call, Description
+from ..describing.descriptions import Description, FactoryCall
 from ..describing.display import code
 from ..errors import NotResumable
 from ..stages.indices import counting
-from .cursors import START, Cursor, Pairs, index_of, numbered
+from .cursors import START, Cursor, Pairs, enumerate_from, index_of
 from .stream import Context, Out_co, Source, Stream, StreamIterator, T
 
 
@@ -34,7 +34,7 @@ def source_of(iterable: Any) -> Stream[Any]:
     source = _wrapped(iterable)
     if isinstance(iterable, StreamIterator):  # over an iterator: it is read as it is, but its seeds count
         source.seeds = iterable.stream.seeds
-    source._call = Call(source_of, (iterable,), {})
+    source._call = FactoryCall(source_of, (iterable,), {})
     return source
 
 
@@ -98,7 +98,7 @@ def _wrapped(iterable: Any) -> Source[Any]:
         indices = counting(iterable, partial(_indices_after, iterable))
         return _Wrapped(partial(_open_sequence, iterable), deferred=indices)
     if isinstance(iterable, Iterable) and getattr(iterable, 'ndim', 1) != 0:
-        return _Wrapped(lambda cursor, _: numbered(lambda: iterable, index_of(cursor, iterable)), replays=True)
+        return _Wrapped(lambda cursor, _: enumerate_from(lambda: iterable, index_of(cursor, iterable)), replays=True)
     if callable(iterable) and not isinstance(iterable, type):
         if not takes_nothing(iterable, unknown=True):
             name = code(iterable)
@@ -131,7 +131,7 @@ def _open_made(make: Callable[[], Iterable[T]], cursor: Cursor, context: Context
             return map(itemgetter(0), values.open(START, context))
         return values
 
-    return numbered(made, index_of(cursor, make))
+    return enumerate_from(made, index_of(cursor, make))
 
 
 def _once_only(iterator: Iterator[T]) -> Source[T]:
@@ -142,7 +142,7 @@ def _once_only(iterator: Iterator[T]) -> Source[T]:
         if cursor != START or not unopened:
             raise NotResumable(f'the source {opened_once(name)}')
         values = unopened.pop()
-        return numbered(lambda: values, 0)
+        return enumerate_from(lambda: values, 0)
 
     return _Wrapped(open_at, reopens=False)
 
@@ -159,7 +159,7 @@ def _continued(stream: Stream[T], start: Cursor) -> Stream[T]:
         return stream.open(start if cursor == START and in_first_pass else cursor, context)
 
     source: Source[T] = _Continued(open_at, seeds=stream.seeds, reopens=stream.reopens)
-    source._call = Call(_continued, (stream, start), {})
+    source._call = FactoryCall(_continued, (stream, start), {})
     return source
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from time import perf_counter, thread_time
 from typing import Any, NamedTuple, TypeVar
 
-from .cursors import Item, Mark
+from .cursors import QueueEntry, Signal
 
 T = TypeVar('T')
 
@@ -16,7 +16,7 @@ FAST = 0.002  # seconds: where batches are made faster than that, only one in so
 ONE_IN = 127  # a prime number: what comes in rounds, as a shuffle that is filled again, is met at each part of a round
 
 
-class Call(NamedTuple):
+class CallRecord(NamedTuple):
     """One call of a user's function: at which stage, where, from when to when, and how much of that it computed."""
 
     path: str
@@ -41,7 +41,9 @@ class Recorder:
     def __init__(self, lane: str, *, on: bool):
         self.lane = lane
         self.on = on
-        self.calls: list[tuple[Any, ...]] = []  # plain ones, of what is in a ``Call``: many travel between processes
+        self.calls: list[
+            tuple[Any, ...]
+        ] = []  # plain ones, of what is in a ``CallRecord``: many travel between processes
         self.spent = 0.0  # seconds in calls
 
     def call(self, path: str, function: Any, *args: Any) -> Any:
@@ -104,7 +106,7 @@ class Meter(Recorder):
         self._making = 0.0  # seconds, for all batches
         self._next_sampled = 0  # the number of a batch
 
-    def batch(self, items: Iterator[Item]) -> Item:
+    def batch(self, items: Iterator[QueueEntry]) -> QueueEntry:
         """The next item, measured if it is a batch.
 
         Whether it is looked into depends on how long batches take on average, not on the last one: what comes in rounds
@@ -116,7 +118,7 @@ class Meter(Recorder):
         self._waiting = self.spent = 0.0
         item = next(items)
         end = perf_counter()
-        if item[1].__class__ is not Mark:
+        if item[1].__class__ is not Signal:
             self.batches.append((begin, end, self._waiting, self.spent, is_sampled))
             self.n_batches = n + 1
             self._making += end - begin
@@ -125,11 +127,11 @@ class Meter(Recorder):
                 is_next = self.is_exact or n < ONE_IN or self._making > n * FAST
                 self._next_sampled = n + 1 if is_next else n - n % ONE_IN + ONE_IN
         if self.calls:
-            self.heed(self.calls)
+            self.note_calls(self.calls)
             self.calls.clear()
         return item
 
-    def heed(self, calls: list[tuple[Any, ...]]) -> None:
+    def note_calls(self, calls: list[tuple[Any, ...]]) -> None:
         """Take note of calls, made elsewhere perhaps."""
         for call in calls:
             path = call[0]
@@ -142,7 +144,7 @@ class Meter(Recorder):
     def unpacked(self, measured: tuple[Any, list[tuple[Any, ...]]]) -> Any:
         """What a worker has given back, after a note of the calls that come with it."""
         result, calls = measured
-        self.heed(calls)
+        self.note_calls(calls)
         workers, begin, end = self._wait
         if calls and begin < (made := calls[-1][3]) < end:
             self.delays[workers].append(end - made)

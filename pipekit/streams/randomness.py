@@ -26,7 +26,7 @@ ROUNDS = 8  # an even number: the halves of an odd width end where they began
 LARGEST_DRAWN = 1 << 13  # up to here a permutation is drawn whole, from there on it is computed
 
 
-class FreshSeed(int):
+class UnseededEntropy(int):
     """A seed that nobody gave: entropy drawn when a description was made.
 
     Examples
@@ -36,7 +36,7 @@ class FreshSeed(int):
     """
 
 
-def fresh_seed() -> FreshSeed:
+def fresh_seed() -> UnseededEntropy:
     """Draw a seed from the entropy of the operating system.
 
     Examples
@@ -44,7 +44,7 @@ def fresh_seed() -> FreshSeed:
     >>> isinstance(fresh_seed(), int)
     True
     """
-    return FreshSeed.from_bytes(os.urandom(ENTROPY_BYTES), 'little')
+    return UnseededEntropy.from_bytes(os.urandom(ENTROPY_BYTES), 'little')
 
 
 class Generators:

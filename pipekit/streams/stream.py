@@ -17,11 +17,11 @@ from ..describing.descriptions import Description
 from ..describing.display import Table, code, structure
 from ..describing.tracebacks import hide_own_frames
 from ..errors import PipekitError
-from ..memory.blocks import Blocks
-from ..stages.indices import Deferred
-from ..workers.pools import Pools
-from .cursors import START, Cursor, Pair, Pairs, counted, cursor_of
-from .error_notes import Note, Place, add_note, is_noted
+from ..memory.blocks import BlockPool
+from ..stages.indices import IndexStream
+from ..workers.pools import WorkerPools
+from .cursors import START, Cursor, Pair, Pairs, cursor_of, tagged
+from .error_notes import Note, StageLocation, add_note, is_noted
 from .failures import Failures
 from .metering import Meter
 from .randomness import Generators, Key
@@ -58,12 +58,12 @@ class Context(NamedTuple):
     key: Key = ()
     ordinal: int = 0
     fused: bool = True
-    pools: Pools | None = None
-    place: Place | None = None
+    pools: WorkerPools | None = None
+    place: StageLocation | None = None
     failures: Failures | None = None
     forgives: bool = True
     meter: Meter | None = None
-    memory: Blocks | None = None
+    memory: BlockPool | None = None
 
     def in_pass(self, number: int) -> Context:
         """The context of a pass; the first one is that of a stream that is not repeated."""
@@ -91,7 +91,7 @@ class Stream(ABC, Generic[Out_co]):
     seeds: tuple[int, ...] = ()
     reopens: bool = True  # whether it can be opened more than once
     _branches: Sequence[Stream[Any]] = ()  # what its source is mixed of
-    _deferred: Deferred | None = None  # the indices of its values in a sequence, if that is what they are
+    _deferred: IndexStream | None = None  # the indices of its values in a sequence, if that is what they are
 
     @abstractmethod
     def open(self, cursor: Cursor, context: Context) -> Pairs[Out_co]:
@@ -254,7 +254,7 @@ class StreamIterator(Iterator[Out_co]):
     def __init__(self, stream: Stream[Out_co], cursor: Cursor = START, context: Context = ALONE):
         self.stream = stream
         self.cursor = cursor
-        self._context = context._replace(memory=Blocks())
+        self._context = context._replace(memory=BlockPool())
         self._next = stream.open(cursor, self._context).__next__
 
     def __next__(self) -> Out_co:
@@ -264,7 +264,7 @@ class StreamIterator(Iterator[Out_co]):
             raise
         except BaseException as error:  # what was half done is made again: the next call goes on after the cursor
             self._next = self._reopened
-            explain(error, 'pipeline', self.cursor)
+            annotate(error, 'pipeline', self.cursor)
             raise
         return value
 
@@ -280,13 +280,13 @@ class StreamIterator(Iterator[Out_co]):
         return f'iter({self.stream!r})' if self.cursor == START else f'({self.stream!r}).resume({self.cursor!r})'
 
 
-def explain(error: BaseException, name: str, cursor: Cursor) -> None:
+def annotate(error: BaseException, name: str, cursor: Cursor) -> None:
     """Make an error on its way to the user say where it was raised, without frames of our own.
 
     Examples
     --------
     >>> error = OSError('broken')
-    >>> explain(error, 'pipeline', cursor=3)
+    >>> annotate(error, 'pipeline', cursor=3)
     >>> error.__notes__
     ['after the cursor 3\\nto run it again: pipeline.replay(3)']
     """
@@ -307,7 +307,7 @@ class Source(Description, Stream[Out_co]):
         branches: Sequence[Stream[Any]] = (),
         reopens: bool = True,
         replays: bool = False,
-        deferred: Deferred | None = None,
+        deferred: IndexStream | None = None,
     ):
         self._open_at = open_at
         self._deferred = deferred
@@ -359,11 +359,11 @@ def _passes(
     upstream: Upstream[T], number: int, before: Cursor, context: Context, pairs: Pairs[T]
 ) -> Iterator[Pairs[T]]:
     while True:
-        tagged = map(partial(counted, number), pairs)
-        first = list(islice(tagged, 1))
+        numbered = map(partial(tagged, number), pairs)
+        first = list(islice(numbered, 1))
         if not first and before == START:
             return
-        yield _popped_then(first, tagged)
+        yield _popped_then(first, numbered)
         number, before = number + 1, START
         pairs = upstream(START, context.in_pass(number))
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..memory.blocks import Bytes, NoRoom
-from ..memory.shared import SharedBlocks, Views
+from ..memory.shared import RemoteBlocks, SharedBlockPool
 from .pickling import OUT_OF_PIPE, Extent, Pickled, pickled
 
 Load: TypeAlias = Callable[[], Any]
@@ -30,7 +30,7 @@ class Channel:
         Where the other end puts them.
     """
 
-    def __init__(self, connection: Connection, outgoing: SharedBlocks | None, incoming: Views | None):
+    def __init__(self, connection: Connection, outgoing: SharedBlockPool | None, incoming: RemoteBlocks | None):
         self._connection = connection
         self._outgoing = outgoing
         self._incoming = incoming
@@ -102,13 +102,13 @@ class Channel:
                 self._outgoing.drop(block)
 
 
-def placed(array: Bytes, blocks: SharedBlocks) -> Extent:
+def placed(array: Bytes, blocks: SharedBlockPool) -> Extent:
     """Hold the bytes of an array for another process, where they are if they are in a block, copied into one if not.
 
     Examples
     --------
-    >>> from pipekit.memory.shared import Region
-    >>> placed(np.zeros(5, np.uint8), SharedBlocks(Region()))
+    >>> from pipekit.memory.shared import Arena
+    >>> placed(np.zeros(5, np.uint8), SharedBlockPool(Arena()))
     (0, 0, 5)
     """
     found = blocks.place_of(array)

@@ -11,7 +11,7 @@ from .pickling import Pickled
 SECONDS, BYTES = 0.01, 8 << 20  # items are grouped until a group takes so long, or is so large
 
 
-class Item:
+class WorkItem:
     """One value that a function is to be called with, and what came of it."""
 
     __slots__ = ('crashes', 'done', 'error', 'number', 'outcome', 'step', 'value')
@@ -79,7 +79,7 @@ class Job:
         self.group_size = max(1, min(round(fitting), 2 * self.group_size, self._largest_group))
 
 
-def taken(values: Iterator[Any], n: int) -> tuple[list[Item], BaseException | None]:
+def taken(values: Iterator[Any], n: int) -> tuple[list[WorkItem], BaseException | None]:
     """So many items, and what has ended the values if there are fewer.
 
     Examples
@@ -88,15 +88,15 @@ def taken(values: Iterator[Any], n: int) -> tuple[list[Item], BaseException | No
     >>> [item.value for item in items], end
     (['a', 'b', 'c'], StopIteration())
     """
-    items: list[Item] = []
+    items: list[WorkItem] = []
     try:
-        items.extend(map(Item, islice(values, n)))
+        items.extend(map(WorkItem, islice(values, n)))
     except BaseException as error:
         return items, error
     return items, None if len(items) == n else StopIteration()
 
 
-def suspected(items: list[Item], number: int, step: int) -> tuple[list[list[Item]], Item | None, int]:
+def suspected(items: list[WorkItem], number: int, step: int) -> tuple[list[list[WorkItem]], WorkItem | None, int]:
     """What to send again together, the item during which a process has died if that is known, and the step of it.
 
     ``number`` and ``step`` are where the process was, with these items.

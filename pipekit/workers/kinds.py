@@ -113,7 +113,7 @@ def processes(n: int, *, name: str | None = None, ahead: int | None = None, blas
     return Processes(n, ahead, blas_threads)
 
 
-class Submits(Protocol):
+class SupportsSubmit(Protocol):
     """An executor, as far as pipekit uses it.
 
     Examples
@@ -130,7 +130,7 @@ class Submits(Protocol):
     def submit(self, function: Callable[..., B], /, *args: Any) -> Future[B]: ...
 
 
-Workers: TypeAlias = Threads | Processes | Submits
+Workers: TypeAlias = Threads | Processes | SupportsSubmit
 
 
 def checked_workers(workers: Any) -> Workers | None:

@@ -21,7 +21,7 @@ from tblib.pickling_support import pickle_exception, pickle_traceback
 
 from ..describing.display import code
 from ..describing.structures import fields_of
-from ..memory.blocks import Bytes, empty
+from ..memory.blocks import Bytes, pooled_empty
 
 Extent: TypeAlias = tuple[int, int, int]  # a block, where in the region the bytes begin, how many there are
 Pickled: TypeAlias = tuple[bytes, list[Extent]]
@@ -170,7 +170,7 @@ def _reduced(array: npt.NDArray[Any], maps: bool) -> Any:
     axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
     sorted_out = array.transpose(axes)
     if not sorted_out.flags.c_contiguous:
-        room = empty(sorted_out.shape, array.dtype)
+        room = pooled_empty(sorted_out.shape, array.dtype)
         room = np.empty(sorted_out.shape, array.dtype) if room is None else room
         room[...] = sorted_out
         room.flags.writeable = array.flags.writeable

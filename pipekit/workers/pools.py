@@ -14,14 +14,14 @@ from weakref import WeakSet
 
 from ..describing.display import code
 from ..streams.metering import Meter
-from .kinds import Processes, Submits, Threads, Workers
+from .kinds import Processes, SupportsSubmit, Threads, Workers
 from .work import Work
 
 if TYPE_CHECKING:
     from .process_pool import ProcessPool
 
 
-class Pools:
+class WorkerPools:
     """What the workers of one pipeline run in, while it is open: threads of its own, and what was lent to it."""
 
     def __init__(self, meter: Meter | None = None) -> None:
@@ -39,7 +39,7 @@ class Pools:
             return self._processes(workers).map(work, values)
         return self._map(workers, work, values)
 
-    def _map(self, workers: Threads | Submits, work: Work, values: Iterator[Any]) -> Iterator[Any]:
+    def _map(self, workers: Threads | SupportsSubmit, work: Work, values: Iterator[Any]) -> Iterator[Any]:
         self.works.add(work)
         executor, ahead = self._executor(workers)
         waiting: deque[Future[Any]] = deque()
@@ -99,14 +99,14 @@ class Pools:
                 self._own_processes[workers].cancel()
         return self._own_processes[workers]
 
-    def _executor(self, workers: Threads | Submits) -> tuple[Submits, int]:
+    def _executor(self, workers: Threads | SupportsSubmit) -> tuple[SupportsSubmit, int]:
         if not isinstance(workers, Threads):
             return workers, 2 * (os.cpu_count() or 1) + 2
         if workers not in self._own:
             self._own[workers] = ThreadPoolExecutor(workers.n, thread_name_prefix=f'pipekit-{workers!r}')
         return self._own[workers], workers.ahead
 
-    def _submit(self, executor: Submits, workers: Workers, work: Work, value: Any) -> Future[Any]:
+    def _submit(self, executor: SupportsSubmit, workers: Workers, work: Work, value: Any) -> Future[Any]:
         try:
             future = executor.submit(work, value)
         except BaseException as error:

@@ -15,9 +15,9 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
-from ..memory.blocks import use_again
+from ..memory.blocks import allocate_from
 from ..memory.file_descriptors import take_closed_streams
-from ..memory.shared import Region, SharedBlocks, Views
+from ..memory.shared import Arena, RemoteBlocks, SharedBlockPool
 from .channels import Channel, Load
 from .pickling import Extent, Pickled, dumps, picklable, unpicklable_part
 from .remote_errors import sendable_error
@@ -31,7 +31,7 @@ class Marks:
 
     Examples
     --------
-    >>> region = Region()
+    >>> region = Arena()
     >>> marks = Marks(region)
     >>> for item in marks.watched('ab', first=6):
     ...     marks.begin_step()
@@ -40,7 +40,7 @@ class Marks:
     (7, 1)
     """
 
-    def __init__(self, region: Region | None):
+    def __init__(self, region: Arena | None):
         memory = region.memory if region is not None else bytearray(MARKS)
         self._marks = memoryview(memory)[:16].cast('q')
 
@@ -66,17 +66,17 @@ def main(connection: int, results: int | None, arguments: int | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     take_closed_streams()
     pipe = Connection(connection)
-    region = None if results is None else Region(results, first=MARKS)
-    blocks = None if region is None else SharedBlocks(region)
-    shared = None if arguments is None else Region(arguments)
-    constants = None if arguments is None else Views(Region(arguments, read_only=True))
-    use_again(blocks)
+    region = None if results is None else Arena(results, first=MARKS)
+    blocks = None if region is None else SharedBlockPool(region)
+    shared = None if arguments is None else Arena(arguments)
+    constants = None if arguments is None else RemoteBlocks(Arena(arguments, read_only=True))
+    allocate_from(blocks)
     # A fork of this process has none of it: neither the connection, which would not end with this process, nor the
     # blocks, which both would take.
     os.set_inheritable(connection, False)
     os.register_at_fork(after_in_child=pipe.close)
-    os.register_at_fork(after_in_child=partial(use_again, None))
-    channel = Channel(pipe, blocks, None if shared is None else Views(shared))
+    os.register_at_fork(after_in_child=partial(allocate_from, None))
+    channel = Channel(pipe, blocks, None if shared is None else RemoteBlocks(shared))
     messages: SimpleQueue[bytes | None] = SimpleQueue()
     threading.Thread(target=_receive, args=(channel, messages), daemon=True).start()
     with suppress(OSError):  # nobody waits for it any more
@@ -105,7 +105,7 @@ def _receive(channel: Channel, messages: SimpleQueue[bytes | None]) -> None:
     _end()
 
 
-def _serve(channel: Channel, messages: Iterable[bytes], constants: Views | None, marks: Marks) -> None:
+def _serve(channel: Channel, messages: Iterable[bytes], constants: RemoteBlocks | None, marks: Marks) -> None:
     functions: dict[int, Load] = {}
     current, work = None, None
     for message in messages:
@@ -126,7 +126,7 @@ def _serve(channel: Channel, messages: Iterable[bytes], constants: Views | None,
         channel.send_pickled((kind, time.perf_counter() - before, channel.no_room and str(channel.no_room)), content)
 
 
-def _function(body: bytes, places: list[Extent], constants: Views | None) -> Any:
+def _function(body: bytes, places: list[Extent], constants: RemoteBlocks | None) -> Any:
     buffers = [constants.of(*place) for place in places] if constants is not None else []
     return pickle.loads(body, buffers=buffers)
 

@@ -21,11 +21,11 @@ from ..describing.words import ordinal
 from ..errors import WorkerCrashed
 from ..memory.blocks import Bytes, NoRoom
 from ..memory.forks import let_go_after_forks
-from ..memory.shared import Region, SharedBlocks
+from ..memory.shared import Arena, SharedBlockPool
 from ..streams.metering import Meter
 from .channels import placed
 from .endings import how_it_ended, times_out_of_memory
-from .jobs import Item, Job, suspected, taken
+from .jobs import Job, WorkItem, suspected, taken
 from .kinds import Processes
 from .pickling import Extent, Pickled, picklable, pickled, unpicklable_part
 from .process_main import GRACE
@@ -57,13 +57,13 @@ class ProcessPool:
         self._failed_starts = 0
         self._starting: Progress | None = None
         self._shared = self._region()
-        self._blocks = None if self._shared is None else SharedBlocks(self._shared)
+        self._blocks = None if self._shared is None else SharedBlockPool(self._shared)
 
     def map(self, work: Work, values: Iterator[Any]) -> Iterator[Any]:
         """The results, in the order of the values; some values ahead of them are worked on."""
         n, ahead = self._kind.n, self._kind.ahead
         job = self._job(work, LARGEST_GROUP if ahead is None else max(1, ahead // (2 * n)))
-        waiting: deque[Item] = deque()
+        waiting: deque[WorkItem] = deque()
         ends: list[BaseException] = []
         try:
             while True:
@@ -141,7 +141,7 @@ class ProcessPool:
             return None
         return self._constants[address][0]
 
-    def _give(self, job: Job, items: list[Item]) -> None:
+    def _give(self, job: Job, items: list[WorkItem]) -> None:
         if not items:
             return
         if self._starting is None:
@@ -160,7 +160,7 @@ class ProcessPool:
         if self._meter is not None:
             self._meter.waited(self._kind, begin)
 
-    def _give_to(self, worker: WorkerProcess, job: Job, items: list[Item]) -> None:
+    def _give_to(self, worker: WorkerProcess, job: Job, items: list[WorkItem]) -> None:
         try:
             content = worker.channel.pickled([item.value for item in items])
         except Exception as error:
@@ -169,7 +169,7 @@ class ProcessPool:
             worker.give(job, items, content)
         self._warn_of_pipe(worker.channel.no_room)
 
-    def _give_one_by_one(self, worker: WorkerProcess, job: Job, items: list[Item], error: Exception) -> None:
+    def _give_one_by_one(self, worker: WorkerProcess, job: Job, items: list[WorkItem], error: Exception) -> None:
         if len(items) > 1:
             for item in items:
                 self._give_to(worker, job, [item])
@@ -180,7 +180,7 @@ class ProcessPool:
         raised.__cause__ = error
         items[0].finish(error=raised)
 
-    def _result(self, item: Item) -> Any:
+    def _result(self, item: WorkItem) -> Any:
         while not item.done:
             with self._on_the_meter():
                 self._listen(None)
@@ -194,12 +194,12 @@ class ProcessPool:
             is_alive = False
             with suppress(EOFError, OSError):
                 for message in worker.messages():
-                    self._heed(worker, message)
+                    self._handle(worker, message)
                 is_alive = True
             if not is_alive:
                 self._replace(worker)
 
-    def _heed(self, worker: WorkerProcess, message: bytes) -> None:
+    def _handle(self, worker: WorkerProcess, message: bytes) -> None:
         (kind, *rest), load, size = worker.channel.opened(message)
         if kind == 'started':
             worker.started, self._failed_starts = True, 0
@@ -272,14 +272,14 @@ class ProcessPool:
             raise WorkerCrashed(text, exit_code)
         return self._start()
 
-    def _count_crash(self, item: Item, step: int, ended: str, exit_code: int) -> None:
+    def _count_crash(self, item: WorkItem, step: int, ended: str, exit_code: int) -> None:
         if item.count_crash(step) == CRASHES:
             text = f'a process of {code(self._kind)} {ended}, for the {ordinal(CRASHES)} time in a row'
             item.finish(error=WorkerCrashed(text, exit_code))
 
-    def _region(self) -> Region | None:
+    def _region(self) -> Arena | None:
         try:
-            return Region()
+            return Arena()
         except (OSError, ValueError) as error:
             self._warn_of_pipe(error)
             return None

@@ -17,9 +17,9 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ..memory.file_descriptors import beyond_standard_streams
-from ..memory.shared import Region, SharedBlocks, Views
+from ..memory.shared import Arena, RemoteBlocks, SharedBlockPool
 from .channels import Channel
-from .jobs import Item, Job
+from .jobs import Job, WorkItem
 from .pickling import Pickled
 from .process_main import Marks, main
 
@@ -39,7 +39,7 @@ class WorkerProcess:
     """A process, and the items that it has been given."""
 
     def __init__(
-        self, shared: Region | None, outgoing: SharedBlocks | None, results: Region | None, threads: int | None
+        self, shared: Arena | None, outgoing: SharedBlockPool | None, results: Arena | None, threads: int | None
     ):
         regions = [None if region is None else region.descriptor for region in (results, shared)]
         limits = {} if threads is None else {f'{library}_NUM_THREADS': str(threads) for library in BLAS}
@@ -63,8 +63,8 @@ class WorkerProcess:
             with suppress(BrokenPipeError), self._process.stdin as pipe:  # type: ignore[union-attr]
                 pipe.write(first_words)
             self._sentinel = _sentinel(self._process.pid)
-        self.channel = Channel(self.connection, outgoing, None if results is None else Views(results))
-        self.groups: deque[tuple[Job, list[Item]]] = deque()
+        self.channel = Channel(self.connection, outgoing, None if results is None else RemoteBlocks(results))
+        self.groups: deque[tuple[Job, list[WorkItem]]] = deque()
         self._known: set[int] = set()  # the functions that it has been sent
         self.started = False
         self.n_given = 0  # groups, in all
@@ -77,7 +77,7 @@ class WorkerProcess:
         """What there is to wait for."""
         return [self.connection] if self._sentinel is None else [self.connection, self._sentinel]
 
-    def give(self, job: Job, items: list[Item], content: Pickled) -> None:
+    def give(self, job: Job, items: list[WorkItem], content: Pickled) -> None:
         """Send it items; if it is no more, that shows when it is heard next."""
         for item in items:
             item.number = next(self._numbers)

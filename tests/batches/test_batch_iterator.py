@@ -26,9 +26,9 @@ from pipekit import (
     shuffle,
     take,
 )
-from pipekit.batches.prefetch_thread import Feed
+from pipekit.batches.prefetch_thread import PrefetchThread
 from pipekit.streams.metering import Meter
-from pipekit.workers.pools import Pools
+from pipekit.workers.pools import WorkerPools
 
 SOON = 10.0  # seconds; far more than anything here takes
 THREAD = 'pipekit-prefetch'
@@ -541,7 +541,7 @@ def test_the_thread_holds_no_batch():
 
 
 def test_bells_that_nobody_hears_do_not_pile_up():
-    feed = Feed(Heavy(), iter(()), Pools(), Meter(), buffer_size=3, stall_after=None)
+    feed = PrefetchThread(Heavy(), iter(()), WorkerPools(), Meter(), buffer_size=3, stall_after=None)
     feed.items.append(('batch', 1))
     for _ in range(9):
         feed.tell_of_room()  # as each wait for a slow source does

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pipekit.describing.arguments import fraction, function, natural_number, positive_int, seed_or_fresh, weights_of
-from pipekit.streams.randomness import FreshSeed
+from pipekit.streams.randomness import UnseededEntropy
 
 NO_INTS = [True, np.True_, '3', [3], np.array(3), np.array([3]), 3j, Fraction(3)]
 NO_WHOLE = [2.5, 2.0, math.nan, math.inf, np.float32(2.5), np.float64(2)]
@@ -48,7 +48,7 @@ def test_zero_is_natural_and_a_seed_but_not_positive():
 
 def test_without_a_seed_there_is_a_fresh_one_each_time():
     first, second = seed_or_fresh(None), seed_or_fresh(None)
-    assert isinstance(first, FreshSeed)
+    assert isinstance(first, UnseededEntropy)
     assert first != second
 
 

@@ -11,8 +11,8 @@ import pytest
 import toolz
 
 from pipekit import apply, combine_batches, combine_pad, pipeline, sample, shuffle
-from pipekit.describing.descriptions import Call, Description, described, same
-from pipekit.streams.randomness import FreshSeed
+from pipekit.describing.descriptions import Description, FactoryCall, described, same
+from pipekit.streams.randomness import UnseededEntropy
 
 Pair = namedtuple('Pair', 'image label')
 Other = namedtuple('Other', 'image label')
@@ -151,12 +151,12 @@ def test_defaults_and_names_of_arguments_make_no_difference():
 def test_a_description_equals_nothing_else():
     assert combine_batches(3) != 'combine_batches(3)'
     assert combine_batches(3) != shuffle(3, seed=0)
-    assert Call(max, (1,), {}) != 1
+    assert FactoryCall(max, (1,), {}) != 1
 
 
 def test_a_call_of_a_builtin_without_a_signature_is_compared_as_written():
-    assert Call(dict, ([],), {}) == Call(dict, ([],), {})
-    assert Call(dict, (), {'a': 1}) != Call(dict, ([('a', 1)],), {})
+    assert FactoryCall(dict, ([],), {}) == FactoryCall(dict, ([],), {})
+    assert FactoryCall(dict, (), {'a': 1}) != FactoryCall(dict, ([('a', 1)],), {})
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_what_prints_is_what_was_typed(made, expected):
 def test_a_copy_keeps_the_seed_that_nobody_gave(make):
     made = make()
     for copied in (pickle.loads(pickle.dumps(made)), copy.copy(made), copy.deepcopy(made)):
-        assert isinstance(copied.seed, FreshSeed)
+        assert isinstance(copied.seed, UnseededEntropy)
         assert copied.seed == made.seed
         assert copied == made
         assert repr(copied) == repr(made)

@@ -14,9 +14,9 @@ import pytest
 from pipekit import Closed, pipeline, prefetch
 from pipekit.batches import prefetch_thread as feed
 from pipekit.memory import blocks as memory
-from pipekit.memory.blocks import Blocks
+from pipekit.memory.blocks import BlockPool
 from pipekit.streams import metering
-from pipekit.workers.pools import Pools
+from pipekit.workers.pools import WorkerPools
 
 batch_iterator = import_module('pipekit.batches.batch_iterator')
 
@@ -114,7 +114,7 @@ def test_blocks_are_sound_after_an_interrupt_anywhere(handle, monkeypatch):
         raise Interrupt
 
     def scenario(run):
-        blocks = Blocks()
+        blocks = BlockPool()
         with suppress(Interrupt):
             run(lambda: use(blocks))
         assert blocks.in_use <= 9 * MIB + MIB  # the one that was about to be handed out
@@ -138,7 +138,7 @@ def test_a_signal_handler_may_use_the_blocks_that_are_being_used(handle):
 
     def scenario(run):
         nonlocal blocks
-        blocks = Blocks()
+        blocks = BlockPool()
         run(lambda: use(blocks))
         assert intact(kept)
         kept.clear()
@@ -231,10 +231,10 @@ def test_whatever_a_signal_handler_does_in_an_epoch_each_batch_comes_once(name, 
 def test_a_finalizer_may_cancel_what_is_being_cancelled_or_waited_for(handle):
     def scenario(run):
         nonlocal pools
-        pools = Pools()
+        pools = WorkerPools()
         with suppress(CancelledError):
             run(lambda: [pools.pause(0), pools.cancel(), pools.pause(SOON)])
 
     pools = None
     handle(lambda *_: pools.cancel())
-    before_each_line([sys.modules[Pools.__module__].__file__, threading.__file__], scenario, fewest=10)
+    before_each_line([sys.modules[WorkerPools.__module__].__file__, threading.__file__], scenario, fewest=10)

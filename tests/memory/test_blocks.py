@@ -14,8 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipekit import apply, arrays, combine_batches, combine_pad, pipeline, prefetch, repeat, sample, threads
-from pipekit.memory.blocks import FADING, SPARE, Blocks, Heap, empty, gains, reusing, rounded, use_again
-from pipekit.memory.shared import Region, SharedBlocks
+from pipekit.memory.blocks import (
+    FADING,
+    SPARE,
+    BlockPool,
+    Heap,
+    allocate_from,
+    allocating_from,
+    is_worth_pooling,
+    pooled_empty,
+    rounded,
+)
+from pipekit.memory.shared import Arena, SharedBlockPool
 
 PAGE = 4096
 MIB = 1 << 20
@@ -25,10 +35,10 @@ PATIENCE = 60
 @pytest.fixture(params=['heap', 'region'])
 def blocks(request):
     if request.param == 'heap':
-        yield Blocks()
+        yield BlockPool()
     else:
-        region = Region()
-        yield SharedBlocks(region)
+        region = Arena()
+        yield SharedBlockPool(region)
         region.close_descriptor()
 
 
@@ -93,7 +103,7 @@ ACTS = st.sampled_from(['new', 'view', 'buffer', 'forget'])
 @settings(deadline=None)
 @given(st.lists(st.tuples(ACTS, st.integers(1, 40 * PAGE)), max_size=60))
 def test_with_any_lifetimes_nobody_s_bytes_change(acts):
-    blocks = Blocks()
+    blocks = BlockPool()
     seen = []  # what an array is filled with
     for number, (act, choice) in enumerate(acts):
         if act == 'new':
@@ -147,7 +157,7 @@ def test_threads_may_drop_what_another_one_allocates(blocks):
     assert not wrong
     assert blocks.in_use == 0
     assert blocks.spare < 1000 * PAGE
-    if isinstance(blocks, SharedBlocks):
+    if isinstance(blocks, SharedBlockPool):
         assert os.fstat(blocks._region.descriptor).st_blocks * 512 == blocks.spare
 
 
@@ -181,7 +191,7 @@ def test_a_fork_has_blocks_whatever_other_threads_of_the_parent_did(blocks):
 
 
 def test_blocks_outlive_what_has_handed_them_out():
-    blocks = Blocks()
+    blocks = BlockPool()
     block = blocks.new(MIB)
     block[...] = 7
     del blocks
@@ -190,33 +200,33 @@ def test_blocks_outlive_what_has_handed_them_out():
 
 
 def test_used_memory_is_for_large_arrays_of_this_thread():
-    blocks = Blocks()
+    blocks = BlockPool()
     shape, dtype = (600, 600), np.dtype('>f4')
-    assert empty(shape, dtype) is None
-    use_again(blocks)
+    assert pooled_empty(shape, dtype) is None
+    allocate_from(blocks)
     try:
-        array = empty(shape, dtype)
+        array = pooled_empty(shape, dtype)
         assert (array.shape, array.dtype, blocks.in_use) == (shape, dtype, rounded(array.nbytes))
-        assert empty((3, 3), dtype) is None
-        assert empty(shape, np.dtype(object)) is None
-        assert empty(shape, np.dtype([('a', object)])) is None
-        assert empty((1 << 60,), dtype) is None
+        assert pooled_empty((3, 3), dtype) is None
+        assert pooled_empty(shape, np.dtype(object)) is None
+        assert pooled_empty(shape, np.dtype([('a', object)])) is None
+        assert pooled_empty((1 << 60,), dtype) is None
         elsewhere = []
-        thread = threading.Thread(target=lambda: elsewhere.append(empty(shape, dtype)))
+        thread = threading.Thread(target=lambda: elsewhere.append(pooled_empty(shape, dtype)))
         thread.start()
         thread.join(PATIENCE)
         assert elsewhere == [None]
     finally:
-        use_again(None)
+        allocate_from(None)
 
 
 def test_a_function_reuses_while_it_runs_and_only_then():
-    assert not gains(MIB)
-    assert reusing(Blocks(), lambda: (gains(MIB), gains(MIB - 1)))() == (True, False)
-    assert not gains(MIB)
+    assert not is_worth_pooling(MIB)
+    assert allocating_from(BlockPool(), lambda: (is_worth_pooling(MIB), is_worth_pooling(MIB - 1)))() == (True, False)
+    assert not is_worth_pooling(MIB)
     with pytest.raises(ZeroDivisionError):
-        reusing(Blocks(), lambda: 1 / 0)()
-    assert not gains(MIB)
+        allocating_from(BlockPool(), lambda: 1 / 0)()
+    assert not is_worth_pooling(MIB)
 
 
 # Pipelines

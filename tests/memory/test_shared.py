@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipekit.memory import shared as regions
 from pipekit.memory.blocks import SPARE, NoRoom
-from pipekit.memory.shared import Region, SharedBlocks, Views
+from pipekit.memory.shared import Arena, RemoteBlocks, SharedBlockPool
 
 PAGE = 4096
 MIB = 1 << 20
@@ -23,21 +23,21 @@ needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 
 @pytest.fixture
 def region():
-    region = Region()
+    region = Arena()
     yield region
     region.close_descriptor()
 
 
 @pytest.fixture
 def blocks(region):
-    return SharedBlocks(region)
+    return SharedBlockPool(region)
 
 
 @pytest.fixture
 def small(monkeypatch):
     """A region of sixteen pages."""
     monkeypatch.setattr(regions, '_largest', lambda: 16 * PAGE)
-    region = Region()
+    region = Arena()
     yield region
     region.close_descriptor()
 
@@ -59,8 +59,8 @@ ACTS = st.sampled_from(['new', 'view', 'buffer', 'forget', 'hold', 'drop'])
 @settings(deadline=None)
 @given(st.lists(st.tuples(ACTS, st.integers(1, 40 * PAGE)), max_size=60))
 def test_with_any_lifetimes_nobody_s_bytes_change(acts):
-    region = Region()
-    blocks = SharedBlocks(region)
+    region = Arena()
+    blocks = SharedBlockPool(region)
     seen, held = [], []  # what an array, or a part of the memory, is filled with
     for number, (act, choice) in enumerate(acts):
         if act == 'new':
@@ -139,7 +139,7 @@ def test_blocks_of_ever_new_sizes_do_not_fill_the_memory(region, blocks):
 
 
 def test_a_full_region_says_how_full_it_is_and_goes_on_when_there_is_room(small):
-    blocks = SharedBlocks(small)
+    blocks = SharedBlockPool(small)
     kept = [blocks.new(4 * PAGE) for _ in range(3)]
     with pytest.raises(NoRoom, match='20,480 bytes are needed, and 16,384 of 65,536 bytes'):
         blocks.new(5 * PAGE)
@@ -170,8 +170,8 @@ def test_a_system_without_memory_is_no_room_and_nothing_is_lost(blocks, monkeypa
 
 
 def test_blocks_begin_where_they_are_told_to(region):
-    region = Region(os.dup(region.descriptor), first=3 * PAGE)
-    blocks = SharedBlocks(region)
+    region = Arena(os.dup(region.descriptor), first=3 * PAGE)
+    blocks = SharedBlockPool(region)
     assert blocks.place_of(blocks.new(10)[4:]) == (3 * PAGE, 3 * PAGE + 4)
 
 
@@ -179,7 +179,7 @@ def test_arrays_elsewhere_lie_in_no_block(region, blocks):
     block = blocks.new(PAGE)
     assert blocks.place_of(block) == (0, 0)
     assert blocks.place_of(np.zeros(9, np.uint8)) is None
-    assert SharedBlocks(Region(os.dup(region.descriptor))).place_of(block) is None
+    assert SharedBlockPool(Arena(os.dup(region.descriptor))).place_of(block) is None
 
 
 def test_a_held_block_is_not_used_again_until_it_is_dropped(blocks):
@@ -194,7 +194,7 @@ def test_a_held_block_is_not_used_again_until_it_is_dropped(blocks):
 
 
 def test_views_see_what_the_other_end_writes_and_tell_when_they_are_gone(region):
-    blocks, views = SharedBlocks(region), Views(Region(os.dup(region.descriptor)))
+    blocks, views = SharedBlockPool(region), RemoteBlocks(Arena(os.dup(region.descriptor)))
     block = blocks.new(100)
     view = views.of(*blocks.place_of(block), 100)
     block[...] = 7
@@ -208,7 +208,7 @@ def test_views_see_what_the_other_end_writes_and_tell_when_they_are_gone(region)
 
 
 def test_each_view_of_a_block_is_counted(region):
-    views = Views(region)
+    views = RemoteBlocks(region)
     first, second = views.of(0, 0, 5), views.of(0, 10, 5)
     del first
     assert views.take_unseen() == [0]
@@ -217,15 +217,15 @@ def test_each_view_of_a_block_is_counted(region):
 
 
 def test_a_region_that_is_read_only_cannot_be_written_to(region):
-    view = Views(Region(os.dup(region.descriptor), read_only=True)).of(0, 0, 10)
+    view = RemoteBlocks(Arena(os.dup(region.descriptor), read_only=True)).of(0, 0, 10)
     assert not view.flags.writeable
     with pytest.raises(ValueError, match='read-only'):
         view[0] = 1
 
 
 def test_a_view_outlives_its_region_and_its_blocks():
-    region = Region()
-    block = SharedBlocks(region).new(1000)
+    region = Arena()
+    block = SharedBlockPool(region).new(1000)
     block[...] = 5
     region.close_descriptor()
     del region
@@ -276,14 +276,14 @@ def test_a_fork_keeps_the_blocks_that_it_sees(region, blocks):
             block[...] = mark
             assert block.ctypes.data != address
     del block
-    Views(region).take_unseen()  # as with each message
+    RemoteBlocks(region).take_unseen()  # as with each message
     assert blocks.in_use == 0
 
 
 @needs_fork
 def test_the_other_end_is_told_of_what_a_fork_sees_when_that_has_ended(region):
     files = os.listdir('/dev/fd')
-    views = Views(region)
+    views = RemoteBlocks(region)
     seen = [views.of(start, start, 5) for start in range(0, 3 * PAGE, PAGE)]
     seen.pop(0)
     with forked(seen, 0):
@@ -304,8 +304,8 @@ def test_another_program_sees_nothing_of_what_its_process_was_forked_with(region
     assert (
         run("""
         import os, sys
-        from pipekit.memory.shared import Region, Views
-        views = Views(Region())
+        from pipekit.memory.shared import Arena, RemoteBlocks
+        views = RemoteBlocks(Arena())
         view = views.of(0, 0, 5)
         here, there = os.pipe()
         says, said = os.pipe()
@@ -326,8 +326,8 @@ def test_another_program_sees_nothing_of_what_its_process_was_forked_with(region
 
 def test_a_region_leaves_no_descriptor():
     before = os.listdir('/proc/self/fd')
-    region = Region()
-    SharedBlocks(region).new(10)
+    region = Arena()
+    SharedBlockPool(region).new(10)
     region.close_descriptor()
     del region
     gc.collect()
@@ -339,11 +339,11 @@ def test_where_addresses_are_limited_there_is_no_region_and_no_descriptor_is_lef
     assert (
         run("""
         import os, resource
-        from pipekit.memory.shared import Region
+        from pipekit.memory.shared import Arena
         resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))
         before = os.listdir('/proc/self/fd')
         try:
-            Region()
+            Arena()
         except OSError:
             print(os.listdir('/proc/self/fd') == before)
     """)
@@ -356,9 +356,9 @@ def test_where_the_size_of_files_is_limited_a_region_is_as_small():
     assert (
         run("""
         import resource
-        from pipekit.memory.shared import Region
+        from pipekit.memory.shared import Arena
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        region = Region()
+        region = Arena()
         print(len(region.memory), region.size)
     """)
         == '98304 98304\n'
@@ -370,8 +370,8 @@ def test_the_core_of_a_process_that_crashes_does_not_fill_the_region(tmp_path):
     assert (
         run(f"""
         import os, resource, signal
-        from pipekit.memory.shared import Region
-        region = Region()
+        from pipekit.memory.shared import Arena
+        region = Arena()
         region.memory[:4] = b'full'
         if os.fork():
             os.wait()
@@ -389,8 +389,8 @@ def test_the_core_of_a_process_that_crashes_does_not_fill_the_region(tmp_path):
 
 def test_without_memory_files_an_unnamed_file_does(monkeypatch):
     monkeypatch.delattr(os, 'memfd_create', raising=False)
-    region = Region()
-    blocks = SharedBlocks(region)
+    region = Arena()
+    blocks = SharedBlockPool(region)
     many = [blocks.new(8 * MIB) for _ in range(10)]
     many[0][...] = 1
     del many

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as st_arrays
 
 from pipekit.describing.descriptions import same
 from pipekit.memory.blocks import NoRoom
-from pipekit.memory.shared import Region, SharedBlocks, Views
+from pipekit.memory.shared import Arena, RemoteBlocks, SharedBlockPool
 from pipekit.workers import channels
 from pipekit.workers.channels import Channel, placed
 from pipekit.workers.pickling import OUT_OF_PIPE, pickled, unpicklable_part
@@ -27,11 +27,13 @@ class Pair:
     """Two ends in one process, and what each of them puts big arrays into."""
 
     def __init__(self, *, there=True, back=True):
-        regions = Region(), Region()
+        regions = Arena(), Arena()
         self.blocks = [
-            SharedBlocks(region) if wanted else None for region, wanted in zip(regions, (there, back), strict=True)
+            SharedBlockPool(region) if wanted else None for region, wanted in zip(regions, (there, back), strict=True)
         ]
-        views = [Views(region) if wanted else None for region, wanted in zip(regions, (there, back), strict=True)]
+        views = [
+            RemoteBlocks(region) if wanted else None for region, wanted in zip(regions, (there, back), strict=True)
+        ]
         connections = [Connection(end.detach()) for end in socket.socketpair()]
         self.here = Channel(connections[0], self.blocks[0], views[1])
         self.there = Channel(connections[1], self.blocks[1], views[0])
@@ -254,7 +256,7 @@ def test_what_came_outlives_the_channel_and_its_other_end():
 
 
 def test_blocks_are_shared_by_the_channels_to_several_ends():
-    blocks = SharedBlocks(Region())
+    blocks = SharedBlockPool(Arena())
     ends = [socket.socketpair() for _ in range(2)]
     first, second = (Channel(Connection(here.detach()), blocks, None) for here, _ in ends)
     first.send('content', np.zeros(BIG, 'u1'))
@@ -268,7 +270,7 @@ def test_blocks_are_shared_by_the_channels_to_several_ends():
 
 
 def test_a_full_region_is_no_error(pair, monkeypatch):
-    monkeypatch.setattr(Region, 'reserve', lambda *arguments: (_ for _ in ()).throw(NoRoom('none is left')))
+    monkeypatch.setattr(Arena, 'reserve', lambda *arguments: (_ for _ in ()).throw(NoRoom('none is left')))
     array = np.arange(BIG)
     assert same(pair.through(array), array)
     assert str(pair.here.no_room) == 'none is left'
@@ -378,7 +380,7 @@ def test_parts_of_memory_maps_go_by_their_file_where_they_are_to_be_read_only(pa
 
 
 def test_bytes_are_placed_where_they_are_if_they_lie_in_a_block():
-    blocks = SharedBlocks(Region())
+    blocks = SharedBlockPool(Arena())
     block = blocks.new(100)
     start, _ = blocks.place_of(block)
     assert placed(block[10:30], blocks) == (start, start + 10, 20)

@@ -9,7 +9,7 @@ from pipekit import apply, combine_batches, pipeline, prefetch, processes, sampl
 from pipekit.streams.cursors import START
 from pipekit.streams.stream import Context
 from pipekit.testing import check_stage
-from pipekit.workers.pools import Pools
+from pipekit.workers.pools import WorkerPools
 
 PATIENCE = 20
 
@@ -38,7 +38,7 @@ def steps(workers):
 
 @pytest.fixture
 def pools():
-    pools = Pools()
+    pools = WorkerPools()
     yield pools
     pools.cancel()
     pools.close()
@@ -155,8 +155,8 @@ def test_the_threads_end_when_the_batches_are_closed():
 
 def test_closing_waits_for_a_function_in_a_thread(monkeypatch):
     begun, closing = threading.Event(), threading.Event()
-    cancel = Pools.cancel
-    monkeypatch.setattr(Pools, 'cancel', lambda self: (closing.set(), cancel(self)))
+    cancel = WorkerPools.cancel
+    monkeypatch.setattr(WorkerPools, 'cancel', lambda self: (closing.set(), cancel(self)))
     returned = []
 
     def load(number):

@@ -34,7 +34,7 @@ from pipekit import (
 from pipekit.describing.descriptions import same
 from pipekit.streams.cursors import START, cursor_of
 from pipekit.streams.stream import Context
-from pipekit.workers.pools import Pools
+from pipekit.workers.pools import WorkerPools
 
 PATIENCE = 100
 TWO = processes(2, ahead=8)
@@ -45,7 +45,7 @@ needs_proc = pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='needs /
 
 @pytest.fixture(scope='module')
 def pools():
-    pools = Pools()
+    pools = WorkerPools()
     yield pools
     pools.cancel()
     pools.close()
