@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 from warnings import warn
 
 from ..describing.arguments import positive_int
@@ -21,7 +21,6 @@ from ..describing.display import Table, call_code
 from ..describing.tracebacks import hide_own_frames
 from ..errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
 from ..memory.blocks import BlockPool
-from ..reports.report import Headroom, Report, report_on
 from ..streams.cursors import START, Cursor, Signal, cursor_of, parts_of
 from ..streams.failures import Failure, Failures
 from ..streams.metering import Meter
@@ -31,6 +30,9 @@ from .prefetch import Prefetch
 from .prefetch_thread import PrefetchThread, is_batch, items_in_passes, items_one_after_another, running
 from .stalls import own_depth
 from .states import STATE_VERSION, as_lists, checked_counts, checked_failures
+
+if TYPE_CHECKING:
+    from ..reports.report import Headroom, Report
 
 T = TypeVar('T')
 
@@ -246,7 +248,9 @@ class BatchIterator(Generic[T]):
         >>> batches.report().bottleneck
         'apply(load)'
         """
-        return report_on(self._meter, self.pipeline, self._end.buffer_size)
+        from ..reports.report import report_on  # loaded on first use
+
+        return report_on(self._meter, self.pipeline.rows(), self._end.buffer_size)
 
     def describe(self) -> Table:
         """``describe()`` of the pipeline."""
@@ -272,6 +276,8 @@ class BatchIterator(Generic[T]):
         >>> headroom.n_batches
         5
         """
+        from ..reports.report import Headroom  # loaded on first use
+
         pairs = self.pipeline.open(*self._in_pass(self._position[0]))
         cached = [batch for batch, _ in islice(pairs, CACHED)]
         return Headroom(cached, positive_int('times', times), self.report())

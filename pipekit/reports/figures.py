@@ -1,4 +1,4 @@
-"""Figures that a notebook shows without being told how."""
+"""Matplotlib figures that a notebook displays by itself. Needs the extra ``plot``."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ from io import BytesIO
 
 from ..extras import needs
 
-with needs('plot', 'a picture'):
+with needs('plot', 'plotting'):
     from matplotlib.figure import Figure
 
 
 class Picture(Figure):
-    """A figure that belongs to no window and no global state; ``savefig(path)`` writes it to a file.
-
-    Examples
-    --------
-    >>> Picture()._repr_png_()[1:4]
-    b'PNG'
-    """
+    """A figure without a window and without global state; ``savefig(path)`` writes it to a file."""
 
     def _repr_png_(self) -> bytes:
         file = BytesIO()

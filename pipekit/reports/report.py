@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..describing.display import Table
 from ..describing.words import seconds
-from ..streams.metering import Meter
-from ..streams.stream import Stream
+from ..streams.metering import Meter, StageRow
 from .timeline import plot
 from .timings import Timings
 from .verdicts import verdict_on
@@ -27,50 +26,52 @@ class Report:
     Attributes
     ----------
     stages
-        What each stage takes, as ``StageTimes``.
+        The measured time of each stage, as ``StageTimes``.
     waiting
-        The share of the time in which training waited for batches.
+        The share of the time that training spent waiting for batches.
     step, making
-        Seconds that training takes for a batch, and that making one takes in the prefetch thread.
+        The mean seconds of training on a batch, and of making one in the prefetch thread.
+    n_batches
+        How many batches were measured.
     bottleneck
-        What the training waits for: a stage, ``'source'``, ``'buffer'``; ``None`` if it does not wait.
+        What training waits for: a stage, ``'source'``, ``'buffer'``; ``None`` if it does not wait.
     verdict
-        One sentence, with what to change.
+        One sentence on what to change.
     """
 
-    def __init__(self, measured: Timings, bottleneck: str | None, verdict: str):
-        self.stages = measured.stages
-        self.waiting = measured.waiting
-        self.step = measured.step
-        self.making = measured.making
-        self.n_batches = len(measured.waits)
+    def __init__(self, timings: Timings, bottleneck: str | None, verdict: str):
+        self.stages = timings.stages
+        self.waiting = timings.waiting
+        self.step = timings.step
+        self.making = timings.making
+        self.n_batches = len(timings.waits)
         self.bottleneck = bottleneck
         self.verdict = verdict
-        self._measured = measured
+        self._timings = timings
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it but the single measurements, as what JSON can hold."""
+        """Everything but the individual measurements, as JSON-compatible values."""
         names = ('waiting', 'step', 'making', 'n_batches', 'bottleneck', 'verdict')
         stages = [times._asdict() for times in self.stages]
         return {**{name: getattr(self, name) for name in names}, 'stages': stages}
 
     def plot(self) -> Picture:
-        """A timeline of the last epoch, a lane for each stage and worker, and the time that each stage takes.
+        """A timeline of the last epoch with a lane for each stage and worker, and the time of each stage per batch.
 
         Returns
         -------
         matplotlib.figure.Figure
-            Which a notebook shows; ``figure.savefig(path)`` writes it to a file.
+            A notebook displays it; ``figure.savefig(path)`` writes it to a file.
 
         Raises
         ------
         ModuleNotFoundError
             If the extra ``plot`` is not installed.
         """
-        return plot(self._measured, self.verdict)
+        return plot(self._timings, self.verdict)
 
     def table(self) -> Table:
-        """The stages, a line each, and the verdict below."""
+        """A row for each stage, and the verdict below."""
         header = ['stage', 'in', 'seen', 'per batch', 'median', '95%', 'computing']
         rows = [
             [
@@ -88,27 +89,26 @@ class Report:
             f'{self.n_batches:,} batches: {seconds(self.making)} to make one, {seconds(self.step)} to train on it, '
             f'{self.waiting:.0%} of the time waiting'
         )
-        return Table(header, rows, notes=[summary, self.verdict])
+        longest = max((times.for_batch for times in self.stages), default=1.0) or 1.0
+        bars = [times.for_batch / longest for times in self.stages]
+        return Table(header, rows, [summary, self.verdict], bars)
 
     def __repr__(self) -> str:
         return repr(self.table())
 
     def _repr_html_(self) -> str:
-        table = self.table()
-        longest = max((times.for_batch for times in self.stages), default=1.0)
-        bars = [times.for_batch / longest for times in self.stages]
-        return Table(table.header, table.rows, table.notes, bars=bars)._repr_html_()
+        return self.table()._repr_html_()
 
 
 class Headroom(Generic[T]):
-    """What ``batches.headroom()`` returns: a loop over batches that cost nothing; prints what it took.
+    """What ``batches.headroom()`` returns: a loop over ready-made batches; prints how fast training could be.
 
     Attributes
     ----------
     n_batches
-        How many batches the loop has had.
+        The number of batches the loop has yielded.
     step
-        The seconds that the body of the loop took for one, on average.
+        The mean seconds that the body of the loop took per batch.
     """
 
     def __init__(self, cached: Sequence[T], times: int, report: Report):
@@ -131,30 +131,22 @@ class Headroom(Generic[T]):
 
     @property
     def verdict(self) -> str:
-        """What training takes by itself, and how much faster it could be."""
+        """How long training takes by itself, and how much faster it could be."""
         if not self.n_batches:
             return 'Loop over it first, training on each batch.'
         alone = f'Training takes {seconds(self.step)} a batch if batches cost nothing'
         report = self._report
-        if not report.step:  # nothing can be said of it yet
+        if not report.step:  # too few batches were measured to compare with
             return f'{alone}.'
         now = report.step / (1 - report.waiting)
-        return (
-            f'{alone}, and {seconds(now)} with the pipeline: it could be {max(now / self.step, 1):.2g} times as fast.'
-        )
+        speedup = max(now / self.step, 1)
+        return f'{alone}, and {seconds(now)} with the pipeline: it could be {speedup:.2g} times as fast.'
 
     def __repr__(self) -> str:
         return self.verdict
 
 
-def report_on(meter: Meter, pipeline: Stream[Any], buffer_size: int) -> Report:
-    """What a meter has measured of a pipeline, in words.
-
-    Examples
-    --------
-    >>> from pipekit import pipeline
-    >>> report_on(Meter(), pipeline('abc'), buffer_size=3).verdict
-    'Too few batches yet to say where the time goes: 0.'
-    """
-    measured = Timings(meter, pipeline)
-    return Report(measured, *verdict_on(measured, pipeline, buffer_size))
+def report_on(meter: Meter, rows: Sequence[StageRow], buffer_size: int) -> Report:
+    """The report on what a meter has measured of a pipeline with these stages."""
+    timings = Timings(meter, rows)
+    return Report(timings, *verdict_on(timings, rows, buffer_size))

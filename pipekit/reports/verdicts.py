@@ -6,27 +6,26 @@ import os
 from collections.abc import Iterator, Sequence
 from math import ceil
 from operator import attrgetter
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
-import numpy as np
+from more_itertools import first
 
 from ..describing.display import code
 from ..describing.words import seconds
-from ..stages.pipeline import Map
-from ..streams.metering import Batch
-from ..streams.stream import Stream
+from ..streams.metering import StageRow
 from ..workers.kinds import Processes, Threads
-from .timings import ENOUGH, StageTimes, Timings, mean, name_of
+from .timings import MIN_BATCHES, StageTimes, Timings, durations
 
-KEEPS_UP = 0.05  # of the time, that training may wait
-ROOM = 1.15  # how much faster than needed, so that chance does not make it wait
-COMPUTES = 0.25  # of its time, from which on a function computes rather than waits: it may have to wait for a core
-LATE = 0.002  # seconds: a thread that wants the GIL from one that computes gets it after 5 ms, or at the end of a call
-BUFFERS = (4, 8, 16, 32, 64, 128)
+NEGLIGIBLE_WAITING = 0.05  # the share of its time that training may wait without a complaint
+SPEED_MARGIN = 1.15  # how many times faster than training the pipeline should be, to absorb fluctuations
+COMPUTING_SHARE = 0.25  # a function that computes for more of its time than this may have to wait for a core
+GIL_DELAY_SECONDS = 0.002  # CPython hands the GIL over after 5 ms of computing, or earlier when a call ends
+BUFFER_SIZES = (4, 8, 16, 32, 64, 128)
 
 
 class _Cost(NamedTuple):
-    """What a part of the pipeline takes of the making of a batch, and what to say of it."""
+    """The seconds per batch that a part of the pipeline takes, and what the verdict says about it."""
 
     seconds: float
     subject: str
@@ -34,107 +33,101 @@ class _Cost(NamedTuple):
     holds_gil: bool = False
 
 
-def verdict_on(measured: Timings, pipeline: Stream[Any], buffer_size: int) -> tuple[str | None, str]:
-    """What the training waits for, if it does, and a sentence on that.
-
-    Examples
-    --------
-    >>> from pipekit import pipeline
-    >>> from pipekit.streams.metering import Meter
-    >>> verdict_on(Timings(Meter(), pipeline('abc')), pipeline('abc'), buffer_size=3)
-    (None, 'Too few batches yet to say where the time goes: 0.')
-    """
-    if not measured.is_enough:
-        return None, f'Too few batches yet to say where the time goes: {len(measured.waits)}.'
-    complaint = f'Training waits {measured.waiting:.0%} of the time: '
-    costs = list(_worker_costs(measured))
+def verdict_on(timings: Timings, rows: Sequence[StageRow], buffer_size: int) -> tuple[str | None, str]:
+    """What training waits for, if anything, and a sentence about it."""
+    if not timings.is_sufficient:
+        return None, f'Too few batches yet to say where the time goes: {len(timings.waits)}.'
+    complaint = f'Training waits {timings.waiting:.0%} of the time: '
+    costs = list(_worker_costs(timings))
     for cost in costs:
-        if cost.holds_gil:  # which the training needs as well: it is slower than it could be, whether it waits or not
+        if cost.holds_gil:  # this slows down training itself, which needs the GIL too, even if it never waits
             return cost.subject, complaint + cost.advice
-    if measured.waiting < KEEPS_UP:
-        times = measured.step / max(measured.making, 1e-9)
+    if timings.waiting < NEGLIGIBLE_WAITING:
+        times = timings.step / max(timings.making, 1e-9)
         is_faster = f'is {times:.1f} times faster than' if times >= 1.1 else 'keeps up with'
         return None, f'The pipeline {is_faster} training; nothing to change.'
-    if measured.making * 1.05 < measured.step:
-        size = _smoothing_buffer(measured.made, measured.steps, buffer_size)
+    if timings.making * 1.05 < timings.step:
+        size = _smoothing_buffer(timings, buffer_size)
         return 'buffer', f'{complaint}batches come in bursts; prefetch(buffer_size={size}) would smooth them.'
-    costs += [*_inline_costs(measured), _cost_of_the_rest(measured, pipeline)]
+    costs += [*_inline_costs(timings), _cost_of_the_rest(timings, rows)]
     worst = max(costs, key=attrgetter('seconds'))
     return worst.subject, complaint + worst.advice
 
 
-def _worker_costs(measured: Timings) -> Iterator[_Cost]:
-    total = sum(measured.waited_for.values()) or 1.0
-    waiting = mean(batch.waiting for batch in measured.made)
-    for workers, waited in measured.waited_for.items():
-        own = [times for times in measured.stages if times.workers == code(workers)]
-        if not own:
+def _worker_costs(timings: Timings) -> Iterator[_Cost]:
+    total = sum(timings.waited_for.values()) or 1.0
+    waiting = fmean(batch.waiting for batch in timings.warm_batches)
+    for workers, waited in timings.waited_for.items():
+        stages = [times for times in timings.stages if times.workers == code(workers)]
+        if not stages:
             continue
-        slowest = max(own, key=attrgetter('for_batch'))
-        work = sum(times.for_batch for times in own)
-        computing = sum(times.for_batch * times.computing for times in own)
-        holds_gil = _hold_gil(workers, work, computing, measured)
+        slowest = max(stages, key=attrgetter('for_batch'))
+        work = sum(times.for_batch for times in stages)
+        computing = sum(times.for_batch * times.computing for times in stages)
+        holds_gil = _hold_gil(workers, work, computing, timings)
         if holds_gil:
-            n = max(2, _needed(computing, measured.step))
-            advice = f'the threads hold the GIL, one computing at a time; {_processes(n)}'
+            n = max(2, _n_workers(computing, timings.step))
+            advice = f'the threads hold the GIL, one computing at a time; {_use_processes(n)}'
         else:
-            advice = _advice(workers, work, computing, measured)
-        advice = f'{_takes(slowest, code(workers))}; {advice}'
-        yield _Cost(waiting * waited / total, slowest.stage, advice, holds_gil)
+            advice = _advice(workers, work, computing, timings)
+        yield _Cost(waiting * waited / total, slowest.stage, f'{_takes(slowest, code(workers))}; {advice}', holds_gil)
 
 
-def _hold_gil(workers: Any, work: float, computing: float, measured: Timings) -> bool:
-    elapsed = (measured.made[-1].end - measured.made[0].begin) / len(measured.made)
+def _hold_gil(workers: Any, work: float, computing: float, timings: Timings) -> bool:
+    batches = timings.warm_batches
+    elapsed = (batches[-1].end - batches[0].begin) / len(batches)
     is_one_core = 0.7 < computing / max(elapsed, 1e-12) < 1.25
     if not isinstance(workers, Threads) or workers.n == 1 or not is_one_core:
         return False
-    # One core is busy, although there are several threads. If they keep each other from it, they keep the prefetch
-    # thread from it as well.
-    delays = measured.delays.get(workers, ())
-    return bool(np.median(delays) > LATE) if len(delays) >= ENOUGH else 0.1 < computing / work < 0.6
+    # Several threads together keep only one core busy. If that is because of the GIL, the prefetch thread, which needs
+    # the GIL too, receives their results late.
+    delays = timings.delays.get(workers, ())
+    return median(delays) > GIL_DELAY_SECONDS if len(delays) >= MIN_BATCHES else 0.1 < computing / work < 0.6
 
 
-def _advice(workers: Any, work: float, computing: float, measured: Timings) -> str:
-    n = _needed(work, measured.step)
+def _advice(workers: Any, work: float, computing: float, timings: Timings) -> str:
+    n = _n_workers(work, timings.step)
     if isinstance(workers, Processes):
-        busy = work / (measured.making * workers.n)
+        busy = work / (timings.making * workers.n)
         if busy < 0.6:
-            way = f'the processes are busy {busy:.0%} of the time, and what they return is on its way the rest'
-            return f'{way}; have them return less, or put combine_batches next to it.'
-        return _processes(n)
+            sending = f'the processes are busy {busy:.0%} of the time, and sending their results takes the rest'
+            return f'{sending}; have them return less, or put combine_batches right after them.'
+        return _use_processes(n)
     if isinstance(workers, Threads):
-        computes = computing > COMPUTES * work
+        computes = computing > COMPUTING_SHARE * work
         if computes and workers.n == 1:
-            return _processes(max(2, _needed(computing, measured.step)))
+            return _use_processes(max(2, _n_workers(computing, timings.step)))
         return f'threads({n}) would keep up{_cores(n) if computes else ""}.'
     return f'{n} workers would keep up.'
 
 
-def _inline_costs(measured: Timings) -> Iterator[_Cost]:
-    for times in measured.stages:
+def _inline_costs(timings: Timings) -> Iterator[_Cost]:
+    for times in timings.stages:
         if times.workers is not None:
             continue
         cost = times.for_batch
-        # The time for this stage, once the others have had theirs.
-        left = max(measured.step - (measured.making - cost), measured.step / 10)
-        computes = times.computing > COMPUTES
-        n = max(1, _needed(cost * times.computing if computes else cost, left))
+        # How much time is left for this stage once the others have had theirs.
+        left = max(timings.step - (timings.making - cost), timings.step / 10)
+        computes = times.computing > COMPUTING_SHARE
+        n = max(1, _n_workers(cost * times.computing if computes else cost, left))
         takes = _takes(times, 'the prefetch thread')
         if times.path.rpartition('.')[2] == '1':
             advice = f'{takes}; apply a function to ids, with workers=threads({n}), to load in parallel.'
             yield _Cost(cost, 'source', advice)
         elif computes:
-            yield _Cost(cost, times.stage, f'{takes}; workers={_processes(n)}')
+            yield _Cost(cost, times.stage, f'{takes}; workers={_use_processes(n)}')
         else:
             yield _Cost(cost, times.stage, f'{takes}; workers=threads({n}) would keep up.')
 
 
-def _cost_of_the_rest(measured: Timings, pipeline: Stream[Any]) -> _Cost:
-    sampled = [batch for batch in measured.made if batch.is_sampled] or measured.made
-    rest = mean(batch.end - batch.begin - batch.waiting - batch.calling for batch in sampled)
-    others = [name_of(stage) for stage in pipeline.stages if not any(isinstance(step, Map) for step in stage.steps)]
+def _cost_of_the_rest(timings: Timings, rows: Sequence[StageRow]) -> _Cost:
+    """The time that was spent neither in calls nor waiting for workers."""
+    batches = [batch for batch in timings.warm_batches if batch.is_sampled] or timings.warm_batches
+    rest = fmean(batch.end - batch.begin - batch.waiting - batch.calling for batch in batches)
+    source, *stages = (row for row in rows if '.' not in row.path)
+    others = [stage.name for stage in stages if not stage.calls_function]
     between = f' and {", ".join(others)}' if others else ''
-    reading = f'reading from {name_of(pipeline.source)}{between} takes {seconds(rest)} a batch in the prefetch thread'
+    reading = f'reading from {source.name}{between} takes {seconds(rest)} a batch in the prefetch thread'
     hint = '; prefetch(profile=True) tells them apart' if others else ''
     return _Cost(rest, 'source', f'{reading}{hint}; read only ids there, and load in an apply with workers=.')
 
@@ -144,11 +137,12 @@ def _takes(times: StageTimes, where: str) -> str:
     return f'{times.stage} takes {seconds(times.mean)} a {unit} in {where}'
 
 
-def _needed(work: float, time: float) -> int:
-    return ceil(ROOM * work / time)
+def _n_workers(work: float, time: float) -> int:
+    """How many workers do an amount of work in a time."""
+    return ceil(SPEED_MARGIN * work / time)
 
 
-def _processes(n: int) -> str:
+def _use_processes(n: int) -> str:
     return f'processes({n}) would keep up{_cores(n)}.'
 
 
@@ -157,22 +151,20 @@ def _cores(n: int) -> str:
     return f', on a machine with {n} cores (this one has {available})' if n > available else ''
 
 
-def _smoothing_buffer(batches: Sequence[Batch], steps: Sequence[float], buffer_size: int) -> int:
-    """The smallest buffer with which training would hardly have waited, from how long each batch and step took."""
-    made = [batch.end - batch.begin for batch in batches]
-    n = min(len(made), len(steps))
-    for size in (size for size in BUFFERS if size > buffer_size):
-        if _waits(made[:n], steps[:n], size) < KEEPS_UP / 2:
-            return size
-    return BUFFERS[-1]
+def _smoothing_buffer(timings: Timings, buffer_size: int) -> int:
+    """The smallest buffer with which training would hardly have waited."""
+    pairs = list(zip(durations(timings.warm_batches), timings.steps, strict=False))
+    sizes = (size for size in BUFFER_SIZES if size > buffer_size)
+    return first((size for size in sizes if _waiting_with(size, pairs) < NEGLIGIBLE_WAITING / 2), BUFFER_SIZES[-1])
 
 
-def _waits(made: Sequence[float], steps: Sequence[float], size: int) -> float:
-    taken: list[float] = []  # when each batch was taken
+def _waiting_with(buffer_size: int, pairs: Sequence[tuple[float, float]]) -> float:
+    """The share of waiting, simulated from the seconds of making and of training on each batch."""
+    taken: list[float] = []  # when training took each batch
     ready = asked = waited = 0.0
-    for number, (making, step) in enumerate(zip(made, steps, strict=True)):
-        room = taken[number - size] if number >= size else 0.0
-        ready = max(ready, room) + making
+    for number, (making, step) in enumerate(pairs):
+        has_room = taken[number - buffer_size] if number >= buffer_size else 0.0
+        ready = max(ready, has_room) + making
         waited += max(0.0, ready - asked) if number else 0.0
         taken.append(max(ready, asked))
         asked = taken[-1] + step

@@ -68,6 +68,7 @@ class Stage(Description, Generic[In_contra, Out_co]):
     """
 
     skips = False  # whether it may skip or replace samples that its function fails on
+    calls_function = False  # whether it calls a user's function on single samples or batches
 
     def __init__(
         self,
@@ -130,6 +131,8 @@ class Map(Stage[In_contra, Out_co]):
     Neighbours of this kind with the same workers are run together, as one function. What ``combines`` may write large
     batches into memory that was used before.
     """
+
+    calls_function = True
 
     def __init__(
         self,

@@ -16,6 +16,27 @@ FAST = 0.002  # seconds: where batches are made faster than that, only one in so
 ONE_IN = 127  # a prime number: what comes in rounds, as a shuffle that is filled again, is met at each part of a round
 
 
+class StageRow(NamedTuple):
+    """A source or stage as a report lists it.
+
+    Attributes
+    ----------
+    path
+        Its position among all stages, 1 for the source; within a mix, the branches come first: ``'0.2'``.
+    name
+        Its code without ``workers``, ``on_error`` and ``seed``.
+    workers
+        What it may run in: its own workers, or those of a stage before it; ``None`` if neither has any.
+    calls_function
+        Whether it calls a user's function on single samples or batches.
+    """
+
+    path: str
+    name: str
+    workers: Any
+    calls_function: bool
+
+
 class CallRecord(NamedTuple):
     """One call of a user's function: at which stage, where, from when to when, and how much of that it computed."""
 

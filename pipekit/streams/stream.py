@@ -23,7 +23,7 @@ from ..workers.pools import WorkerPools
 from .cursors import START, Cursor, Pair, Pairs, cursor_of, tagged
 from .error_notes import Note, StageLocation, add_note, is_noted
 from .failures import Failures
-from .metering import Meter
+from .metering import Meter, StageRow
 from .randomness import Generators, Key
 
 if TYPE_CHECKING:
@@ -230,6 +230,10 @@ class Stream(ABC, Generic[Out_co]):
     def _repr_html_(self) -> str:
         return self.describe()._repr_html_()
 
+    def rows(self) -> list[StageRow]:
+        """The source and the stages as a report lists them, after those of the branches of a mix."""
+        return list(_rows(self))
+
     def fingerprint(self) -> list[str]:
         """One line per stage, by which a saved state recognises its pipeline."""
         parts: list[Any] = [self.source, *self.stages]
@@ -336,6 +340,23 @@ class Source(Description, Stream[Out_co]):
 
     def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
         return map(partial(watch, 0), self.open(START, Context()))
+
+
+def _rows(stream: Stream[Any], branches: tuple[int, ...] = ()) -> Iterator[StageRow]:
+    for number, branch in enumerate(stream.source._branches):
+        yield from _rows(branch, (*branches, number))
+    parts: list[Any] = [stream.source, *stream.stages]
+    workers = None
+    for number, part in enumerate(parts, 1):
+        with_function = [step for step in getattr(part, 'steps', ()) if step.calls_function]
+        workers = (with_function[-1].workers if with_function else None) or workers
+        path = '.'.join(map(str, (*branches, number)))
+        yield StageRow(path, _name_of(part), workers, bool(with_function))
+
+
+def _name_of(part: Any) -> str:
+    given = part._call.kwargs.keys() & {'workers', 'on_error', 'seed'} if isinstance(part, Description) else ()
+    return repr(part._call.without(*given)) if given else code(part)
 
 
 Upstream: TypeAlias = Callable[[Cursor, Context], Pairs[T]]

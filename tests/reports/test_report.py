@@ -182,7 +182,7 @@ def verdict_on_threads(n, *, making, call, computing, delay):
     meter.n_batches = meter.n_sampled = 50
     meter.waited_for[workers] = 50 * making
     meter.delays[workers].extend([delay] * 50)
-    return report_on(meter, pipeline(range(9), apply(abs, workers=workers)), 3).verdict
+    return report_on(meter, pipeline(range(9), apply(abs, workers=workers)).rows(), 3).verdict
 
 
 # Milliseconds: to make a batch, in a call for it, computing in that, from its end until the prefetch thread goes on.
@@ -270,7 +270,7 @@ def test_results_on_their_way_from_processes_are_told_from_slow_work():
 
     slow = train(apply(load, workers=processes(2)), step=0.0005, n=60)
     assert slow.bottleneck == 'apply(load)'
-    assert 'is on its way the rest' in slow.verdict
+    assert 'sending their results takes the rest' in slow.verdict
 
 
 @in_three_tries
@@ -401,7 +401,7 @@ def test_nothing_of_a_sample_is_kept_by_the_meter():
 
 
 def test_a_report_of_nothing():
-    assert report_on(Meter(), pipeline(range(3)), 3).to_dict()['stages'] == []
+    assert report_on(Meter(), pipeline(range(3)).rows(), 3).to_dict()['stages'] == []
 
 
 def test_the_verdict_is_logged_every_so_often(caplog):
