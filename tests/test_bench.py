@@ -18,8 +18,7 @@ import pytest
 
 from pipekit import bench
 from pipekit.__main__ import main
-from pipekit.reports.measurements import VERSION
-from pipekit.reports.peaks import peaks
+from pipekit.reports.measurements import VERSION, peak_memory
 
 ROOT = os.path.dirname(os.path.dirname(bench.__file__))
 SOON = 60.0  # seconds; far more than anything here takes
@@ -103,7 +102,7 @@ stage               in               seen +per batch +median +95% +computing
 apply\(load\)         prefetch thread  .*
 combine_batches\(4\)  prefetch thread  .*
 \d+ batches: .* to make one, .* to train on it, .* of the time waiting
-For a verdict, say what training takes for a batch: --step MS.
+For a verdict, give the time of a training step: --step MS.
 """,
         measured('batches = pipeline(sample(range(9), seed=0), *stages, prefetch(3))', '--batches', '20'),
     )
@@ -188,7 +187,7 @@ def test_time_to_the_first_batch_begins_at_the_call_of_the_function(measured):
 def test_without_prefetch_it_is_measured_as_it_is_and_says_so(measured):
     text = 'batches = pipeline(range(9), *stages)'
     assert measured(text).endswith(
-        '\nIn the calling thread, without prefetch; --prefetch measures it behind a thread, with a report.\n'
+        '\nMeasured in the calling thread, without a report; --prefetch adds a prefetch thread and a report.\n'
     )
     assert measured(text, '--batches', '5', '--json')['report'] is None
 
@@ -573,16 +572,16 @@ def test_memory_that_processes_share_counts_once(script):
 @pytest.mark.parametrize(('platform', 'unit'), [('darwin', 1), ('linux', 1024)])
 def test_other_systems_tell_of_this_process_alone(platform, unit, monkeypatch):
     resource = pytest.importorskip('resource')
-    monkeypatch.setattr('pipekit.reports.peaks._peaks_from', lambda pid: iter(()))
+    monkeypatch.setattr('pipekit.reports.measurements._peaks_of', lambda pid: iter(()))
     monkeypatch.setattr(sys, 'platform', platform)
-    (peak,) = peaks()
+    (peak,) = peak_memory()
     assert 0 < peak <= unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def test_windows_tells_of_no_memory(measured, monkeypatch):
-    monkeypatch.setattr('pipekit.reports.peaks._peaks_from', lambda pid: iter(()))
+    monkeypatch.setattr('pipekit.reports.measurements._peaks_of', lambda pid: iter(()))
     with monkeypatch.context() as patched:
         patched.setattr(sys, 'platform', 'win32')
-        assert peaks() == []
-    monkeypatch.setattr('pipekit.bench.peaks', list)
+        assert peak_memory() == []
+    monkeypatch.setattr('pipekit.bench.peak_memory', list)
     assert 'memory' not in measured('batches = pipeline(range(9), *stages, prefetch())')

@@ -74,8 +74,6 @@ ROOMS = [
     'composition',
     'compat',
     'testing',
-    'targets',
-    'reports.peaks',
     'reports.measurements',
     'bench',
     '__main__',

@@ -1,45 +1,50 @@
-"""What ``python -m pipekit bench`` has measured: as a table, and as what JSON can hold."""
+"""What ``python -m pipekit bench`` has measured, as a table and as JSON; and the peak memory of processes."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import distributions
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from more_itertools import first
 
 from ..describing.display import Table
 from ..describing.words import seconds
 from .report import Report
 
-VERSION = next((found.version for found in distributions(name='pipekit-batches')), 'not installed')
+VERSION = first((found.version for found in distributions(name='pipekit-batches')), 'not installed')
 UNITS = ('bytes', 'KiB', 'MiB', 'GiB', 'TiB')
-NO_PREFETCH = 'In the calling thread, without prefetch; --prefetch measures it behind a thread, with a report.'
+NO_REPORT = 'Measured in the calling thread, without a report; --prefetch adds a prefetch thread and a report.'
 
 
 class Measurements(NamedTuple):
-    """How the batches of a pipeline came; prints as the pipeline, a table, and the report.
+    """How fast a pipeline gave batches; prints as the pipeline, a table, and the report.
 
     Attributes
     ----------
     target, pipeline
-        What was asked for, and the code of what that is.
+        The target as given on the command line, and the code of its pipeline.
     first_batch
-        The seconds until there was a batch.
+        The seconds until the first batch.
     waits
-        The seconds that were waited for each of the others.
+        The seconds waited for each measured batch.
     seconds, n_bytes
-        How long all that took, and what was in the arrays.
+        The seconds that the measured batches took altogether, and the bytes of the arrays in them.
     step
-        The seconds slept after each batch, in place of training on it.
+        The seconds slept after each batch, in place of a training step.
     peaks
-        The most bytes that each process has had, if the system tells.
+        The peak memory of each process in bytes; empty if the system does not report it.
     ended
-        What has ended it early.
+        Why the measurement ended early; ``None`` if it did not.
     report
-        Where the time went, if a thread has made the batches.
+        The report on where the time goes; ``None`` without ``prefetch``.
     """
 
     target: str
@@ -60,12 +65,12 @@ class Measurements(NamedTuple):
 
     @property
     def percentiles(self) -> list[float]:
-        """The seconds within which half of the batches came, and 99 in a hundred."""
+        """The median and the 99th percentile of the waits, in seconds."""
         percentiles: list[float] = np.percentile(self.waits, [50, 99]).tolist()
         return percentiles
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, and on what it was measured, as what JSON can hold."""
+        """The measurements and the system they were made on, as JSON-compatible values."""
         return {
             'target': self.target,
             'pipeline': self.pipeline,
@@ -98,8 +103,34 @@ class Measurements(NamedTuple):
             rows.append(['peak memory', f'{_in_bytes(sum(self.peaks))} in {len(self.peaks)} {processes}'])
         header = ['measured', f'{len(self.waits):,} batches in {seconds(self.seconds)}']
         table = Table(header, rows, notes=[f'Ended early: {self.ended}'] if self.ended else [])
-        return f'{self.pipeline.rstrip()}\n\n{table}\n\n{self.report or NO_PREFETCH}'
+        return f'{self.pipeline.rstrip()}\n\n{table}\n\n{self.report or NO_REPORT}'
 
 
 def _in_bytes(amount: float, units: Sequence[str] = UNITS) -> str:
     return f'{amount:.3g} {units[0]}' if amount < 999.5 else _in_bytes(amount / 1024, units[1:])
+
+
+def peak_memory() -> list[int]:
+    """The peak memory of this process and, on Linux, of each of its descendants, in bytes; empty on Windows.
+
+    Memory shared by several processes counts once.
+    """
+    peaks = list(_peaks_of(os.getpid()))
+    if not peaks and sys.platform != 'win32':
+        import resource  # not available on Windows
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peaks.append(peak if sys.platform == 'darwin' else peak << 10)
+    return peaks
+
+
+def _peaks_of(pid: int | str) -> Iterator[int]:
+    # The kernel's peaks count shared memory in full for every process. So take the proportional size of what a process
+    # has now, and add how much more it had at its peak.
+    with suppress(OSError, KeyError):  # the process has ended, or the system has no such files
+        text = b''.join(Path(f'/proc/{pid}/{name}').read_bytes() for name in ('status', 'smaps_rollup'))
+        kib = {name: int(amount) for name, amount in re.findall(rb'(\w+):\s+(\d+) kB', text)}
+        yield 1024 * (kib[b'Pss'] + kib[b'VmHWM'] - kib[b'VmRSS'])
+        for children in Path(f'/proc/{pid}/task').glob('*/children'):
+            for child in children.read_text(encoding='ascii').split():
+                yield from _peaks_of(child)
