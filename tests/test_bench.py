@@ -18,7 +18,7 @@ import pytest
 
 from pipekit import bench
 from pipekit.__main__ import main
-from pipekit.reports.measurements import VERSION, peak_memory
+from pipekit.reports.measurements import VERSION
 
 ROOT = os.path.dirname(os.path.dirname(bench.__file__))
 SOON = 60.0  # seconds; far more than anything here takes
@@ -569,19 +569,6 @@ def test_memory_that_processes_share_counts_once(script):
     assert 2 * 128 << 20 < said['peak_memory'] < 4 * 128 << 20  # here, and what is seen by all
 
 
-@pytest.mark.parametrize(('platform', 'unit'), [('darwin', 1), ('linux', 1024)])
-def test_other_systems_tell_of_this_process_alone(platform, unit, monkeypatch):
-    resource = pytest.importorskip('resource')
-    monkeypatch.setattr('pipekit.reports.measurements._peaks_of', lambda pid: iter(()))
-    monkeypatch.setattr(sys, 'platform', platform)
-    (peak,) = peak_memory()
-    assert 0 < peak <= unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def test_windows_tells_of_no_memory(measured, monkeypatch):
-    monkeypatch.setattr('pipekit.reports.measurements._peaks_of', lambda pid: iter(()))
-    with monkeypatch.context() as patched:
-        patched.setattr(sys, 'platform', 'win32')
-        assert peak_memory() == []
+def test_without_known_memory_there_is_no_row_of_it(measured, monkeypatch):
     monkeypatch.setattr('pipekit.bench.peak_memory', list)
     assert 'memory' not in measured('batches = pipeline(range(9), *stages, prefetch())')
