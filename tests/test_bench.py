@@ -1,4 +1,4 @@
-"""``python -m pipekit bench``, as a user runs it: in a folder with a script of theirs."""
+"""``python -m pipekit bench``, as a user runs it: in a folder with their script."""
 
 import importlib
 import json
@@ -21,7 +21,7 @@ from pipekit.__main__ import main
 from pipekit.reports.measurements import VERSION
 
 ROOT = os.path.dirname(os.path.dirname(bench.__file__))
-SOON = 60.0  # seconds; far more than anything here takes
+TIMEOUT_SECONDS = 60.0  # far more than anything here takes
 PREAMBLE = """
 import os, signal, sys, threading, time
 import numpy as np
@@ -36,13 +36,13 @@ stages = apply(load), combine_batches(4)
 BYTES = 4 * (100 * 4 + 8)  # of a batch
 
 needs_signals = pytest.mark.skipif(sys.platform == 'win32', reason='needs POSIX signals')
-needs_proc = pytest.mark.skipif(sys.platform != 'linux', reason='only Linux tells of other processes')
+needs_proc = pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc for the memory of other processes')
 needs_processes = pytest.mark.skipif(os.name != 'posix', reason='needs POSIX')
 
 
 @pytest.fixture
 def script(tmp_path, monkeypatch):
-    """Write a script into the current folder, from where it is forgotten again."""
+    """Write a script into the current folder; the import of ``training`` is undone after the test."""
 
     def write(text, name='training.py'):
         (tmp_path / name).write_text(PREAMBLE + dedent(text), encoding='utf-8')
@@ -57,7 +57,7 @@ def script(tmp_path, monkeypatch):
 
 @pytest.fixture
 def measured(script, capsys):
-    """Measure ``batches`` of a script in this process: what is printed, and what JSON says."""
+    """Measure ``batches`` of a script in this process; gives the printed text, or with ``--json`` the values."""
 
     def measure(text, *options, target='training.py:batches'):
         script(text)
@@ -84,11 +84,11 @@ def started(*arguments, shell=(), stderr=subprocess.PIPE):
 
 def run(*arguments, shell=()):
     with started(*arguments, shell=shell) as process:
-        out, err = process.communicate(timeout=SOON)
+        out, err = process.communicate(timeout=TIMEOUT_SECONDS)
         return process.returncode, out, err
 
 
-def test_it_prints_the_pipeline_what_was_measured_and_the_report(measured):
+def test_it_prints_the_pipeline_the_measurements_and_the_report(measured):
     assert re.fullmatch(
         r"""pipeline\(sample\(range\(0, 9\), seed=0\), apply\(load\), combine_batches\(4\), prefetch\(3\)\)
 
@@ -108,21 +108,26 @@ For a verdict, give the time of a training step: --step MS.
     )
 
 
-def test_json_says_all_of_it(measured):
+def test_json_has_all_of_it(measured):
     text = 'batches = pipeline(sample(range(9), seed=0), *stages, prefetch(3))'
-    said = measured(text, '--batches', '50', '--json')
-    assert (said['target'], said['batches'], said['step'], said['ended']) == ('training.py:batches', 50, 0, None)
-    assert said['pipeline'] == text.removeprefix('batches = ').replace(
+    values = measured(text, '--batches', '50', '--json')
+    assert (values['target'], values['batches'], values['step'], values['ended']) == (
+        'training.py:batches',
+        50,
+        0,
+        None,
+    )
+    assert values['pipeline'] == text.removeprefix('batches = ').replace(
         '*stages', 'apply(load), combine_batches(4)'
     ).replace('range(9)', 'range(0, 9)')
-    assert said['batches_per_second'] == pytest.approx(50 / said['seconds'])
-    assert said['bytes_per_second'] == pytest.approx(50 * BYTES / said['seconds'])
-    assert 0 < said['wait']['p50'] <= said['wait']['p99'] <= said['seconds']
-    assert said['first_batch'] > 0
-    assert said['report']['n_batches'] == 1 + 5 + 50
-    assert [stage['stage'] for stage in said['report']['stages']] == ['apply(load)', 'combine_batches(4)']
-    assert said['versions'].keys() == {'pipekit', 'numpy', 'python'}
-    assert said['versions']['numpy'] == np.__version__
+    assert values['batches_per_second'] == pytest.approx(50 / values['seconds'])
+    assert values['bytes_per_second'] == pytest.approx(50 * BYTES / values['seconds'])
+    assert 0 < values['wait']['p50'] <= values['wait']['p99'] <= values['seconds']
+    assert values['first_batch'] > 0
+    assert values['report']['n_batches'] == 1 + 5 + 50
+    assert [stage['stage'] for stage in values['report']['stages']] == ['apply(load)', 'combine_batches(4)']
+    assert values['versions'].keys() == {'pipekit', 'numpy', 'python'}
+    assert values['versions']['numpy'] == np.__version__
 
 
 def test_the_how_to_shows_what_it_prints(script):
@@ -137,10 +142,10 @@ def test_the_how_to_shows_what_it_prints(script):
     assert (returned, err, words[0]) == (0, '', words[1])
 
 
-def test_it_measures_for_some_seconds_after_a_tenth_of_them(measured):
-    said = measured('batches = pipeline(sample(range(9), seed=0), *stages, prefetch())', '--seconds', '0.2', '--json')
-    assert said['seconds'] >= 0.2
-    assert said['report']['n_batches'] > 2
+def test_it_measures_for_the_seconds_given_after_a_warm_up(measured):
+    values = measured('batches = pipeline(sample(range(9), seed=0), *stages, prefetch())', '--seconds', '0.2', '--json')
+    assert values['seconds'] >= 0.2
+    assert values['report']['n_batches'] > 2
 
 
 PIPELINES = {
@@ -165,7 +170,7 @@ def test_whatever_gives_batches_is_measured_epoch_after_epoch(text, measured):
     assert measured(text, '--batches', '30', '--json')['batches'] == 30
 
 
-def test_a_name_may_have_dots_and_a_script_be_a_module(measured):
+def test_a_name_may_have_dots_and_a_script_may_be_a_module(measured):
     text = """
         class Training:
             batches = pipeline(range(9), *stages, prefetch())
@@ -173,18 +178,18 @@ def test_a_name_may_have_dots_and_a_script_be_a_module(measured):
     assert 'measured' in measured(text, target='training:Training.batches')
 
 
-def test_time_to_the_first_batch_begins_at_the_call_of_the_function(measured):
+def test_the_time_to_the_first_batch_includes_the_call_of_the_function(measured):
     text = """
         def batches():
             time.sleep(0.1)
             return pipeline(range(9), *stages, prefetch())
     """
-    said = measured(text, '--batches', '5', '--json')
-    assert said['first_batch'] >= 0.1
-    assert said['seconds'] > 0
+    values = measured(text, '--batches', '5', '--json')
+    assert values['first_batch'] >= 0.1
+    assert values['seconds'] > 0
 
 
-def test_without_prefetch_it_is_measured_as_it_is_and_says_so(measured):
+def test_without_prefetch_it_is_measured_in_the_calling_thread(measured):
     text = 'batches = pipeline(range(9), *stages)'
     assert measured(text).endswith(
         '\nMeasured in the calling thread, without a report; --prefetch adds a prefetch thread and a report.\n'
@@ -192,41 +197,41 @@ def test_without_prefetch_it_is_measured_as_it_is_and_says_so(measured):
     assert measured(text, '--batches', '5', '--json')['report'] is None
 
 
-def test_prefetch_puts_it_behind_a_thread(measured):
-    said = measured('batches = pipeline(range(9), *stages)', '--batches', '9', '--prefetch', '--json')
-    assert said['pipeline'].endswith(', prefetch(profile=False))')
-    assert said['report']['n_batches'] > 9
+def test_prefetch_is_appended_on_request(measured):
+    values = measured('batches = pipeline(range(9), *stages)', '--batches', '9', '--prefetch', '--json')
+    assert values['pipeline'].endswith(', prefetch(profile=False))')
+    assert values['report']['n_batches'] > 9
 
 
 @pytest.mark.parametrize('end', ['', ', prefetch(3, buffer_size=2)'])
 def test_profile_makes_the_report_exact(end, measured):
     text = f'batches = pipeline(range(9), *stages, repeat(){end})'
-    said = measured(text, '--batches', '9', '--profile', '--json')
-    assert 'profile=True' in said['pipeline']
-    assert ('prefetch(3, buffer_size=2, ' in said['pipeline']) == bool(end)
-    assert said['report']['stages'][0]['stage'] == 'range(0, 9)'
+    values = measured(text, '--batches', '9', '--profile', '--json')
+    assert 'profile=True' in values['pipeline']
+    assert ('prefetch(3, buffer_size=2, ' in values['pipeline']) == bool(end)
+    assert values['report']['stages'][0]['stage'] == 'range(0, 9)'
 
 
-def test_a_step_makes_the_verdict_one_about_keeping_up(measured):
-    said = measured('batches = pipeline(range(9), *stages, prefetch())', '--batches', '10', '--step', '20', '--json')
-    assert said['batches_per_second'] <= 1 / said['step'] == 50
-    assert said['report']['step'] >= 0.02
-    assert 'training; nothing to change' in said['report']['verdict']
+def test_with_a_step_the_verdict_is_about_keeping_up(measured):
+    values = measured('batches = pipeline(range(9), *stages, prefetch())', '--batches', '10', '--step', '20', '--json')
+    assert values['batches_per_second'] <= 1 / values['step'] == 50
+    assert values['report']['step'] >= 0.02
+    assert 'training; nothing to change' in values['report']['verdict']
 
 
-def test_a_source_that_ends_ends_it_early(measured):
-    said = measured('batches = pipeline(range(40), *stages, prefetch(4))', '--batches', '99', '--json')
-    assert said['ended'] == 'the source ended after 10 batches; add repeat() to start it again'
-    assert said['batches'] == 9
+def test_a_finite_source_ends_it_early(measured):
+    values = measured('batches = pipeline(range(40), *stages, prefetch(4))', '--batches', '99', '--json')
+    assert values['ended'] == 'the source ended after 10 batches; add repeat() to start it again'
+    assert values['batches'] == 9
     assert 'Ended early: the source <' in measured('batches = pipeline(iter(range(80)), *stages)', '--batches', '50')
     text = 'batches = iter(pipeline(range(80), *stages))'
     assert 'Ended early: the source has ended\n' in measured(text, '--batches', '50')
 
 
-def test_a_single_batch_is_measured_with_what_comes_before_it(measured):
-    said = measured('batches = pipeline(iter(range(3)), *stages, prefetch())', '--json')
-    assert (said['batches'], said['wait']['p50']) == (1, said['first_batch'])
-    assert said['report']['verdict'] == 'Too few batches yet to say where the time goes: 1.'
+def test_a_single_batch_is_measured_including_the_start(measured):
+    values = measured('batches = pipeline(iter(range(3)), *stages, prefetch())', '--json')
+    assert (values['batches'], values['wait']['p50']) == (1, values['first_batch'])
+    assert values['report']['verdict'] == 'Too few batches yet to say where the time goes: 1.'
 
 
 FORM = 'expected module:name or script.py:name, got '
@@ -255,7 +260,7 @@ TARGETS = {
 
 
 @pytest.mark.parametrize('target', TARGETS)
-def test_what_cannot_be_measured_is_an_error_of_one_line(target, script, tmp_path, capsys):
+def test_an_invalid_target_is_an_error_of_one_line(target, script, tmp_path, capsys):
     script("""
         ids = [1, 2]
         stage = apply(load)
@@ -292,7 +297,7 @@ def test_wrong_options_are_errors(options, capsys):
 
 
 @pytest.mark.parametrize('arguments', [[], ['--help'], ['bench', '--help']], ids=' '.join)
-def test_help_says_what_there_is(arguments):
+def test_help_lists_the_commands(arguments):
     code, out, err = run(*arguments)
     assert (code, err) == (0, '')
     assert out.startswith('usage: python -m pipekit ')
@@ -303,7 +308,7 @@ def test_the_version_is_printed():
     assert run('--version') == (0, f'pipekit {VERSION}\n', '')
 
 
-def test_an_error_of_the_users_passes_through_with_its_note_and_without_frames_of_ours(script):
+def test_a_users_error_keeps_its_note_and_shows_no_frames_of_pipekit(script):
     script("""
         def fails(number):
             raise LookupError(f'no sample {number}')
@@ -321,14 +326,14 @@ def test_an_error_of_the_users_passes_through_with_its_note_and_without_frames_o
 
 
 @pytest.mark.parametrize('text', ['import nowhere', 'object().nothing', 'def batches(): {}[0]'])
-def test_an_error_in_the_script_or_the_function_is_none_of_ours(text, script):
+def test_an_error_in_the_script_or_the_function_passes_through(text, script):
     script(text)
     expected = {'import': ModuleNotFoundError, 'object().nothing': AttributeError, 'def': KeyError}[text.split()[0]]
     with pytest.raises(expected):
         main(['bench', 'training.py:batches'])
 
 
-def test_a_script_is_imported_and_not_run_and_sees_no_arguments(script):
+def test_a_script_is_imported_rather_than_run_and_sees_no_arguments(script):
     script(
         """
         import helper
@@ -369,19 +374,19 @@ PROCESSES = """
 
 
 @needs_processes
-def test_processes_do_what_a_script_defines_and_do_not_run_it_again(script, tmp_path):
+def test_processes_use_functions_of_a_script_without_importing_it_again(script, tmp_path):
     script(PROCESSES)
     code, _, err = run('bench', 'training.py:batches', '--batches', '5')
     assert (code, err) == (0, '')
     assert (tmp_path / 'imported').read_text(encoding='utf-8') == '.'
 
 
-def test_a_script_needs_no_more_than_the_core(measured, monkeypatch):
+def test_a_script_needs_only_the_core_dependencies(measured, monkeypatch):
     monkeypatch.setitem(sys.modules, 'cloudpickle', None)
     assert '5 batches in ' in measured('batches = pipeline(range(9), *stages, prefetch())')
 
 
-def test_an_executor_of_processes_that_is_lent_finds_the_script(script):
+def test_a_borrowed_process_executor_finds_the_script(script):
     script("""
         from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import get_context
@@ -394,7 +399,7 @@ def test_an_executor_of_processes_that_is_lent_finds_the_script(script):
 
 
 @needs_processes
-def test_a_process_that_is_killed_is_replaced_and_the_measuring_goes_on(script):
+def test_a_killed_process_is_replaced_and_measuring_goes_on(script):
     script("""
         def dies_once(number):
             if number == 5 and not os.path.exists('killed'):
@@ -424,40 +429,40 @@ INTERRUPTED = """
 @needs_signals
 @pytest.mark.parametrize('workers', ['', ', workers=threads(2)', ', workers=processes(2)'])
 @pytest.mark.parametrize('end', ['', ', prefetch()'])
-def test_ctrl_c_prints_what_there_is(end, workers, script):
+def test_ctrl_c_prints_the_measurements_so_far(end, workers, script):
     # Fewer batches are made ahead than come before that one.
     script(INTERRUPTED.format(at=200, workers=workers, end=end))
     with started('bench', 'training.py:batches', '--seconds', '1000', '--json') as process:
         assert process.stderr.readline() == 'waiting\n'
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=SOON)
-    said = json.loads(out)
-    assert (process.returncode, err, said['ended']) == (0, '', 'Ctrl-C')
-    assert said['batches'] > 0
+        out, err = process.communicate(timeout=TIMEOUT_SECONDS)
+    values = json.loads(out)
+    assert (process.returncode, err, values['ended']) == (0, '', 'Ctrl-C')
+    assert values['batches'] > 0
 
 
 @needs_signals
 @pytest.mark.parametrize('end', ['', ', prefetch()'])
-def test_ctrl_c_before_the_first_batch_leaves_nothing_to_print(end, script):
+def test_ctrl_c_before_the_first_batch_prints_nothing(end, script):
     script(INTERRUPTED.format(at=1, workers='', end=end))
     with started('bench', 'training.py:batches') as process:
         assert process.stderr.readline() == 'waiting\n'
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=SOON) == ('', 'python -m pipekit bench: no batch yet\n')
+        assert process.communicate(timeout=TIMEOUT_SECONDS) == ('', 'python -m pipekit bench: no batch yet\n')
     assert process.returncode == 130
 
 
-def test_a_reader_that_has_seen_enough_ends_it_in_silence(script):
+def test_a_reader_that_closes_the_pipe_ends_it_silently(script):
     script('batches = pipeline(range(9), *stages, prefetch())')
     with started('bench', 'training.py:batches', '--batches', '5') as process:
         process.stdout.close()
         assert process.stderr.read() == ''
-        assert process.wait(SOON) == 1
+        assert process.wait(TIMEOUT_SECONDS) == 1
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='needs a POSIX shell')
 @pytest.mark.parametrize('closing', ['<&-', '>&-', '2>&-'])
-def test_a_closed_standard_stream_is_no_error(closing, script):
+def test_a_closed_standard_stream_is_not_an_error(closing, script):
     script('batches = pipeline(range(9), *stages, prefetch())')
     code, out, err = run(
         'bench', 'training.py:batches', '--batches', '5', shell=['sh', '-c', f'exec "$0" "$@" {closing}']
@@ -467,13 +472,13 @@ def test_a_closed_standard_stream_is_no_error(closing, script):
 
 
 @needs_signals
-def test_a_terminal_is_told_what_it_waits_for(script):
+def test_a_terminal_shows_what_is_being_measured(script):
     script('batches = pipeline(range(9), *stages, prefetch())')
     reads, writes = os.openpty()
     try:
         with started('bench', 'training.py:batches', '--batches', '5', stderr=writes) as process:
             assert b'measuring training.py:batches; Ctrl-C ends it early' in os.read(reads, 100)
-            assert '5 batches in ' in process.communicate(timeout=SOON)[0]
+            assert '5 batches in ' in process.communicate(timeout=TIMEOUT_SECONDS)[0]
     finally:
         os.close(reads)
         os.close(writes)
@@ -532,13 +537,13 @@ class Tensor:
         (['text', b'bytes', 1, 2.5, True, None, object(), range(9), np.ndarray], 0),
     ],
 )
-def test_the_bytes_of_a_batch_are_those_of_all_arrays_in_it(batch, size):
+def test_the_bytes_of_a_batch_are_those_of_its_arrays(batch, size):
     assert bench.nbytes(batch) == size
 
 
 @needs_proc
-def test_the_peak_of_memory_is_seen_after_it(measured):
-    said = measured(
+def test_peak_memory_includes_what_was_freed(measured):
+    values = measured(
         """
         def batches():
             np.ones(200 << 17)
@@ -548,13 +553,13 @@ def test_the_peak_of_memory_is_seen_after_it(measured):
         '5',
         '--json',
     )
-    assert said['peak_memory'] > 200 << 20
-    assert said['processes'] == 1
+    assert values['peak_memory'] > 200 << 20
+    assert values['processes'] == 1
 
 
 @needs_proc
 @needs_processes
-def test_memory_that_processes_share_counts_once(script):
+def test_shared_memory_counts_once(script):
     script("""
         images = np.ones((16, 1 << 20))
 
@@ -564,11 +569,11 @@ def test_memory_that_processes_share_counts_once(script):
         batches = pipeline(range(16), apply(load, workers=processes(3)), combine_batches(16), prefetch())
     """)
     code, out, err = run('bench', 'training.py:batches', '--batches', '20', '--json')
-    said = json.loads(out)
-    assert (code, err, said['processes']) == (0, '', 4)
-    assert 2 * 128 << 20 < said['peak_memory'] < 4 * 128 << 20  # here, and what is seen by all
+    values = json.loads(out)
+    assert (code, err, values['processes']) == (0, '', 4)
+    assert 2 * 128 << 20 < values['peak_memory'] < 4 * 128 << 20  # once in this process, once shared by all
 
 
-def test_without_known_memory_there_is_no_row_of_it(measured, monkeypatch):
+def test_if_memory_is_unknown_the_table_leaves_it_out(measured, monkeypatch):
     monkeypatch.setattr('pipekit.bench.peak_memory', list)
     assert 'memory' not in measured('batches = pipeline(range(9), *stages, prefetch())')

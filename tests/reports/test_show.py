@@ -1,4 +1,4 @@
-"""Pictures of batches: what is drawn, what stands above it, and what is said of the rest."""
+"""Figures of batches: the images that are drawn, their titles, and the list of fields below."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ COLORED = rng.random((6, 12, 10, 3))
 
 
 def drawn(figure):
-    """The pictures in a figure, as they are shown: from 0 to 1."""
+    """The images in a figure, with values from 0 to 1."""
     for axes in figure.axes:
         (image,) = axes.images
         assert (image.norm.vmin, image.norm.vmax) == (0, 1)
@@ -51,24 +51,24 @@ def test_images_are_drawn_wherever_their_channels_are(images, expected):
 @pytest.mark.parametrize(
     'lead', [lambda x: x, lambda x: x[:, None], lambda x: x[..., None], lambda x: x[:, None] + [0]]
 )
-def test_of_a_volume_the_middle_slice_is_drawn(lead):
+def test_the_middle_slice_of_a_volume_is_drawn(lead):
     volume = rng.random((2, 9, 12, 10))
     np.testing.assert_allclose(list(drawn(show(lead(volume)))), volume[:, 4])
 
 
-def test_of_a_volume_in_colors_the_middle_slice_is_drawn_in_colors():
+def test_the_middle_slice_of_a_volume_in_colors_is_drawn_in_colors():
     volume = rng.random((2, 9, 12, 10, 3))
     np.testing.assert_allclose(list(drawn(show(volume))), volume[:, 4])
     np.testing.assert_allclose(list(drawn(show(np.moveaxis(volume, -1, 1)))), volume[:, 4])
 
 
-def test_of_unknown_channels_the_first_is_drawn():
+def test_the_first_of_unknown_channels_is_drawn():
     volume = rng.random((2, 7, 9, 12, 10))
     np.testing.assert_allclose(list(drawn(show(volume))), volume[:, 0, 4])
 
 
 @pytest.mark.parametrize(
-    'stretched',
+    'images',
     [
         GREY * 2 - 1,
         GREY * 4000,
@@ -77,8 +77,8 @@ def test_of_unknown_channels_the_first_is_drawn():
         GREY.astype(np.float16) + 9,
     ],
 )
-def test_any_range_is_stretched_to_that_of_the_field(stretched):
-    pictures = np.array(list(drawn(show(stretched))))
+def test_any_range_is_rescaled_to_that_of_the_field(images):
+    pictures = np.array(list(drawn(show(images))))
     assert (pictures.min(), pictures.max()) == (0, 1)
     np.testing.assert_allclose(pictures, (GREY - GREY.min()) / (GREY.max() - GREY.min()), atol=0.01)
 
@@ -91,7 +91,7 @@ def test_a_mask_of_classes_is_visible():
 @pytest.mark.parametrize(
     'images', [GREY * np.nan, np.where(GREY > 0.5, np.inf, -5 * GREY), 0 * GREY + 7, COLORED * np.inf]
 )
-def test_odd_numbers_are_drawn_in_silence(images, tmp_path):
+def test_infinities_and_constants_are_drawn_without_a_warning(images, tmp_path):
     show(images).savefig(tmp_path / 'batch.png')
 
 
@@ -124,7 +124,7 @@ def test_labels_are_the_titles(batch, names, tmp_path):
     figure.savefig(tmp_path / 'batch.png')
 
 
-def test_images_of_one_sample_stand_side_by_side():
+def test_the_images_of_a_sample_are_drawn_side_by_side():
     figure = show(Sided(GREY, 1 - GREY, np.arange(6)), most=2)
     np.testing.assert_allclose(list(drawn(figure)), [GREY[0], 1 - GREY[0], GREY[1], 1 - GREY[1]])
     assert [axes.get_xlabel() for axes in figure.axes] == ['left', 'right', 'left', 'right']
@@ -166,7 +166,7 @@ def test_a_batch_of_one_and_small_images_are_drawn():
         [[1], [2, 3]],
     ],
 )
-def test_a_batch_without_images_is_told(batch):
+def test_a_batch_without_images_is_an_error(batch):
     with pytest.raises(
         ValueError, match=r'found no images in the batch, .*; images are 2-D or 3-D arrays, one for each'
     ):
@@ -179,7 +179,7 @@ def test_most_is_a_positive_int(wrong):
         show(GREY, most=wrong)
 
 
-def test_what_cannot_be_an_array_here_is_only_listed():
+def test_a_value_that_cannot_be_an_array_is_only_listed():
     class Elsewhere:
         shape, dtype = (6, 12, 10), 'float32'
 
@@ -189,7 +189,7 @@ def test_what_cannot_be_an_array_here_is_only_listed():
     assert lines(show((GREY, Elsewhere())))[-1] == 'batch[1]: Elsewhere(float32[6, 12, 10])'
 
 
-def test_what_gives_an_array_is_drawn():
+def test_a_value_that_converts_to_an_array_is_drawn():
     class Tensor:
         def __array__(self, dtype=None, copy=None):
             return GREY
@@ -198,7 +198,7 @@ def test_what_gives_an_array_is_drawn():
     np.testing.assert_allclose(list(drawn(show((Tensor(), 3)))), GREY)
 
 
-def test_it_can_be_read_on_dark_and_on_light():
+def test_it_can_be_read_on_a_dark_and_on_a_light_background():
     figure = show((GREY, np.arange(6)))
     assert figure.get_facecolor()[3] == 0
     texts = [figure._supxlabel, *(axes.title for axes in figure.axes)]

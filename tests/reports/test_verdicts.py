@@ -168,7 +168,7 @@ def test_a_slow_source_is_named():
 
 
 @in_three_tries
-def test_an_exact_profile_tells_the_source_from_other_stages():
+def test_an_exact_profile_distinguishes_the_source_from_other_stages():
     def slowly(iterable):
         for number in iterable:
             time.sleep(0.005)
@@ -199,7 +199,7 @@ def test_bursts_need_a_larger_buffer():
 
 
 @in_three_tries
-def test_sending_results_of_processes_is_told_from_slow_work():
+def test_sending_results_of_processes_is_distinguished_from_slow_work():
     def load(number):
         return b'x' * (8 << 20)
 
