@@ -1,1 +1,1 @@
-"""Where the time goes, and what a batch looks like. Nothing here runs a pipeline."""
+"""Where the time goes, and what a batch looks like. Reports get records and plain rows; nothing here opens a pipeline."""
