@@ -1,1 +1,1 @@
-"""Where the time goes, and what a batch looks like. Reports get records and plain rows; nothing here opens a pipeline."""
+"""Where the time goes, and what a batch looks like, from records and plain rows. Nothing here opens a pipeline."""
