@@ -20,7 +20,8 @@ from .stages.arrays import arrays
 from .stages.batching import combine_batches
 from .stages.combiners import combine_pad, combine_to_arrays, combine_to_tuples
 from .stages.functions import apply_at, multiply, random_apply, sample_args, unpack_args, zip_apply
-from .stages.mapping import apply, expiration_pool, flatten, keep, repeat, shard, shuffle, take, unpack
+from .stages.mapping import apply, flatten, keep, unpack
+from .stages.ordering import expiration_pool, repeat, shard, shuffle, take
 from .stages.pipeline import Pipeline, Stage
 from .stages.sources import load_by_random_id, mix, sample
 from .streams.failures import Failure

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from .batches.batch_iterator import BatchIterator
 from .batches.prefetch import Prefetch
+from .describing.descriptions import FactoryCall
 from .describing.display import code, is_partial
 from .stages.functions import SampleFunction
-from .stages.pipeline import IterableStage, Pipeline, Stage, SubPipeline
+from .stages.pipeline import IterableStage, Pipeline, Stage, joined
 from .streams.iterables import source_of, takes_nothing
 from .streams.stream import Stream
 
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
     Source: TypeAlias = Iterable[A] | Callable[[], Iterable[A]]
     To: TypeAlias = Callable[[Iterable[A]], Iterable[B]]
 
-STAGE_MODULES = ('pipekit.stages.mapping', 'pipekit.stages.batching', 'pipekit.batches.prefetch')
+STAGE_MODULES = (
+    'pipekit.stages.mapping',
+    'pipekit.stages.ordering',
+    'pipekit.stages.batching',
+    'pipekit.batches.prefetch',
+)
 
 
 @overload
@@ -198,12 +204,14 @@ def pipeline(*parts: Any) -> Any:
     if isinstance(first, BatchIterator | Prefetch):
         raise TypeError(f'prefetch(...) is always the last part of a pipeline, got {code(first)} as the first')
     if isinstance(first, Stage) or (_is_foreign_stage(first) and not takes_nothing(first, unknown=False)):
-        return SubPipeline([_stage(part) for part in parts])
+        whole = joined([_stage(part) for part in parts])
+        whole._call = FactoryCall(pipeline, whole.stages, {})
+        return whole
     source = source_of(first)
     end = others.pop() if others and isinstance(others[-1], Prefetch) else None
     stages = [_stage(part) for part in others]
-    whole = Pipeline(source.source, (*source.stages, *stages))
-    return whole if end is None else BatchIterator(whole, end)
+    fed = Pipeline(source.source, (*source.stages, *stages))
+    return fed if end is None else BatchIterator(fed, end)
 
 
 def _stage(part: Any) -> Stage[Any, Any]:
@@ -218,6 +226,7 @@ def _stage(part: Any) -> Stage[Any, Any]:
     )
     if inspect.isfunction(part) and part.__module__ in (
         'pipekit.stages.mapping',
+        'pipekit.stages.ordering',
         'pipekit.stages.batching',
         'pipekit.batches.prefetch',
     ):

@@ -20,17 +20,18 @@ from .composition import pipeline
 from .describing.arguments import positive_int
 from .describing.descriptions import FactoryCall, same
 from .describing.display import code
-from .stages.mapping import take
-from .stages.pipeline import Map, Pipeline
+from .stages.ordering import take
+from .stages.pipeline import Pipeline
+from .streams.context import Context, Run
 from .streams.cursors import START, Cursor, Pairs, cursor_of
 from .streams.iterables import source_of
-from .streams.stream import Context, Source, Stream
+from .streams.stream import Source, Stream
 from .workers.kinds import Processes, Threads
 from .workers.pools import WorkerPools
 
 LOOKS, BETWEEN_LOOKS = 10, 0.05  # times, seconds
 INLINE = Context()
-ONE_BY_ONE = Context(fused=False)
+ONE_BY_ONE = Context(run=Run(fuses=False))
 
 Iterates: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]
 
@@ -93,7 +94,7 @@ def check_stage(
     pairs = _pairs(whole, limit)
     _compare(pairs, _pairs(whole, limit), 1, f're-iterable: {name}', 'when iterated again')
     _check_indifferent(whole, pairs, limit, name)
-    with _leaving_nothing(name, lends=_lends(whole)):
+    with _leaving_nothing(name, borrows=_borrows(whole)):
         _check_resumable(whole, pairs, limit, name)
         if fresh_process:
             _check_resumable_elsewhere(whole, pairs, limit, name)
@@ -106,18 +107,19 @@ def check_stage(
         del whole, pairs  # with what the values hold
 
 
-def _lends(whole: Stream[Any]) -> bool:
-    steps = [step for stage in whole.stages for step in stage.steps if isinstance(step, Map)]
-    return any(step.workers is not None and not isinstance(step.workers, Threads | Processes) for step in steps)
+def _borrows(whole: Stream[Any]) -> bool:
+    return any(
+        stage.workers is not None and not isinstance(stage.workers, Threads | Processes) for stage in whole.stages
+    )
 
 
 @contextmanager
-def _leaving_nothing(name: str, *, lends: bool) -> Iterator[None]:
+def _leaving_nothing(name: str, *, borrows: bool) -> Iterator[None]:
     gc.collect()
     before = _open_things()
     yield
     gc.collect()
-    left = set() if lends else _open_things() - before  # what a lent executor opens is its own
+    left = set() if borrows else _open_things() - before  # what a borrowed executor opens is its own
     for _ in range(LOOKS if left else 0):  # what another thread has opened in passing goes by itself
         time.sleep(BETWEEN_LOOKS)
         left &= _open_things()
@@ -127,7 +129,7 @@ def _leaving_nothing(name: str, *, lends: bool) -> Iterator[None]:
 def _check_indifferent(whole: Stream[Any], pairs: list[Any], limit: int, name: str) -> None:
     pools = WorkerPools()
     try:
-        worked = _pairs(whole, limit, context=Context(pools=pools))
+        worked = _pairs(whole, limit, context=Context(run=Run(pools)))
     finally:
         pools.close()
     _compare(pairs, worked, 3, f'indifferent to workers: {name}', 'when run in its workers')

@@ -53,8 +53,9 @@ from pipekit import (
     unpack_args,
     zip_apply,
 )
+from pipekit.streams.context import Context
 from pipekit.streams.cursors import START
-from pipekit.streams.stream import Context, Source
+from pipekit.streams.stream import Source
 
 IMAGE = (64, 16, 16)
 SIZE = 4 * math.prod(IMAGE)  # bytes, beside which the rest of a sample weighs little
@@ -217,7 +218,7 @@ def make_again(make, n):
 def loop_over(iterable):
     if isinstance(iterable, BatchIterator):
         with iterable:
-            iterable._feed.ends_within(PATIENCE)  # it has room for all
+            iterable._delivery._thread.join(PATIENCE)  # it has room for all
             deque(iterable, maxlen=0)
     else:
         deque(iterable, maxlen=0)
@@ -326,7 +327,7 @@ def test_a_batch_is_copied_once(name):
 @pytest.mark.parametrize('name', HAND_OVER_BUDGETS)
 def test_a_hand_over_takes_no_more_calls(name, monkeypatch):
     monkeypatch.setattr(
-        'pipekit.streams.metering.FAST', math.inf
+        'pipekit.streams.metering.FAST_SECONDS', math.inf
     )  # else it depends on time which batches are looked into
     iterable, calls, calls_ahead = HAND_OVER_BUDGETS[name]
     grown = growth(lambda n: loop_over(iterable(n)), 512)

@@ -38,7 +38,7 @@ def reads_when_opened(upstream, cursor, context):
 
 
 def looks_at_the_context(upstream, cursor, context):
-    return ((value.number if context.fused else -1, cursor) for value, cursor in upstream(cursor, context))
+    return ((value.number if context.run.fuses else -1, cursor) for value, cursor in upstream(cursor, context))
 
 
 def pairs_up(iterable):

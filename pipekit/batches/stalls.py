@@ -10,13 +10,14 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from time import monotonic
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from more_itertools import first
 
 from ..describing.display import code
 from ..describing.tracebacks import OWN_FILES, THROUGH, without_own
-from ..stages.tasks import Task
-from ..streams.cursors import Cursor
-from ..streams.error_notes import StageLocation
+from ..stages.tasks import task_of
+from ..streams.activities import activity_in
 from ..workers.pools import WorkerPools
 
 MOST_BUSY = 4  # that are described one by one
@@ -90,11 +91,12 @@ class Stall:
         return {
             ident: stack
             for ident, stack in stacks.items()
-            if ident == self._thread.ident or any(self._is_ours(frame) for frame in stack)
+            if ident == self._thread.ident or any(self._is_own(frame) for frame in stack)
         }
 
-    def _is_ours(self, frame: FrameType) -> bool:
-        return frame.f_code is Task.__call__.__code__ and frame.f_locals.get('self') in self._pools.works
+    def _is_own(self, frame: FrameType) -> bool:
+        task = task_of(frame)
+        return task is not None and task in self._pools.works
 
     def _busy(self, stacks: dict[int | None, list[FrameType]]) -> list[Busy]:
         in_threads = (_busy_thread(ident, stack) for ident, stack in stacks.items())
@@ -121,29 +123,11 @@ def own_depth() -> int:
 
 
 def _busy_thread(ident: int | None, stack: Sequence[FrameType]) -> Busy | None:
-    called = next(filter(None, map(_call_for_a_sample, stack)), None)
-    if called is None:
+    activity = first(filter(None, map(activity_in, stack)), None)
+    if activity is None:
         return None
-    place, value, cursor, before = called
-    name = _name(ident)
-    return Busy((ident, place.path, cursor), lambda: f'the thread {name} is {place.note(value, cursor, before)}')
-
-
-def _call_for_a_sample(frame: FrameType) -> tuple[StageLocation, Any, Cursor, Cursor] | None:
-    # Which these are, their names tell, without a look at the values of others, which would keep them alive.
-    body = frame.f_code
-    variables = {*body.co_varnames, *body.co_freevars}
-    if not body.co_filename.startswith(OWN_FILES) or not ({'part', 'key'} <= variables or 'context' in variables):
-        return None
-    if not {'value', 'last'} <= variables:
-        return None
-    names = frame.f_locals
-    place = names['part'].place.at(names['key']) if 'part' in names else getattr(names.get('context'), 'place', None)
-    if place is None or 'value' not in names:  # it has only just begun
-        return None
-    cursor = names['pair'][1] if 'pair' in names else names['after']
-    before = names['last'] if names.get('before') is None else names['before']
-    return place, names.get('sample', names['value']), cursor, before
+    what = ident, activity.location.path, activity.cursor
+    return Busy(what, lambda: f'the thread {_name(ident)} is {activity.note}')
 
 
 def _of_process(pid: int, doing: Callable[[], str]) -> str:
@@ -166,9 +150,9 @@ def _shown(stacks: dict[int | None, list[FrameType]], is_known: bool) -> Iterato
         shown = users or ([] if is_known else stack)  # what is ours is better than nothing
         text = ''.join(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in shown).format())
         threads.setdefault(text.rstrip(), []).append(_name(ident))
-    for text, (first, *others) in threads.items():
+    for text, (name, *others) in threads.items():
         if text:
-            yield f'the stack of the thread {first}{f" and {len(others)} others" if others else ""}:\n{text}'
+            yield f'the stack of the thread {name}{f" and {len(others)} others" if others else ""}:\n{text}'
 
 
 def _name(ident: int | None) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 from ..describing.descriptions import ENTROPY
 from ..describing.display import code
 from ..errors import StateMismatch
-from ..streams.cursors import Cursor
 
 STATE_VERSION = 1
 
@@ -84,14 +83,3 @@ def _difference(number: int, saved: str | None, present: str | None) -> str:
             f'{what} is {present.split(ENTROPY)[0]}, unseeded: it draws anew in each process; pass seed= to continue it'
         )
     return f'{what} was {saved or "absent"} when the state was saved, and is {present or "absent"} here'
-
-
-def as_lists(cursor: Cursor) -> Any:
-    """A cursor as JSON gives it back.
-
-    Examples
-    --------
-    >>> as_lists((3, (1, 2)))
-    [3, [1, 2]]
-    """
-    return [as_lists(part) for part in cursor] if isinstance(cursor, tuple) else cursor

@@ -38,6 +38,11 @@ class Description:
     def __reduce__(self) -> tuple[Any, ...]:
         return _call, (self._call.factory, self._call.args, self._call.kwargs)
 
+    def short_code(self) -> str:
+        """The code without what says where and how it is run."""
+        given = self._call.kwargs.keys() & {'workers', 'on_error', 'seed'}
+        return repr(self._call.without(*given)) if given else code(self)
+
     def fingerprint(self) -> list[str]:
         """The lines by which a saved state recognises this part of a pipeline."""
         # Where the work is done changes no value, and one goes on after a bad sample by skipping it: a state saved with

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
 from ..describing.arguments import boolean, function, positive_int
 from ..describing.descriptions import described
 from ..describing.display import code
-from ..streams.cursors import START, Cursor, Pairs
-from ..streams.error_notes import raise_noted
-from ..streams.stream import Context, Upstream
+from ..streams.activities import Activity, read_by
+from ..streams.context import Context, Upstream
+from ..streams.cursors import Cursor, In, Out, Pairs, T
+from ..streams.error_notes import UNKNOWN, raise_noted
 from ..workers.kinds import Workers, checked_workers
 from .combiners import Array, combine_to_arrays
 from .functions import takes_rng
-from .pipeline import Chunk, Composed, Map, Stage
+from .operations import Chunk, Custom, Map, Operation
+from .pipeline import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import numpy as np
 
-    from ..streams.stream import In, Out, T
 
 A = TypeVar('A')
 B = TypeVar('B')
@@ -111,30 +112,32 @@ def combine_batches(
     drop_last = boolean('drop_last', drop_last)
     if callable(batch_size):
         function('batch_size', batch_size, 'a positive int or a function should_add(chunk, sample)')
-        chunks: Stage[Any, Any] = _adaptive(batch_size, drop_last)
+        chunks: Operation = _adaptive(batch_size, drop_last)
     else:
         chunks = Chunk(positive_int('batch_size', batch_size, 'a positive int or a function'), drop_last)
-    return Composed([chunks, Map(combine, workers=checked_workers(workers), combines=True)])
+    return Stage.of(chunks, Map(combine, workers=checked_workers(workers), combines=True))
 
 
-def _adaptive(should_add: Callable[[list[Any], Any], object], drop_last: bool) -> Stage[Any, Any]:
+def _adaptive(should_add: Callable[[list[Any], Any], object], drop_last: bool) -> Custom:
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[list[Any]]:
+        place = context.place or UNKNOWN
+
+        @read_by(lambda names: Activity(names['place'], names['value'], names['after'], names['before']))
         def adds(chunk: list[Any], value: Any, after: Cursor, before: Cursor) -> bool:
             try:
                 return bool(should_add(chunk, value))
             except BaseException as error:
-                raise_noted(error, context.place, value, after, before)
+                raise_noted(error, place, value, after, before)
 
-        return _adaptive_chunks(upstream(cursor, context), adds, drop_last)
+        return _adaptive_chunks(upstream(cursor, context), cursor, adds, drop_last)
 
-    return Stage(open_on, keeps_cursors=True)
+    return Custom(open_on, keeps_cursors=True)
 
 
 def _adaptive_chunks(
-    pairs: Pairs[Any], adds: Callable[[list[Any], Any, Cursor, Cursor], bool], drop_last: bool
+    pairs: Pairs[Any], last: Cursor, adds: Callable[[list[Any], Any, Cursor, Cursor], bool], drop_last: bool
 ) -> Pairs[list[Any]]:
     chunk: list[Any] = []
-    last = START
     for value, cursor in pairs:
         if chunk and not adds(chunk, value, cursor, last):
             full, chunk = [chunk], []

@@ -8,12 +8,15 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from ..memory.blocks import allocating_from
+from ..streams.activities import Activity, read_by
+from ..streams.context import Context, Upstream
 from ..streams.cursors import Cursor, Pair, Pairs
 from ..streams.error_notes import StageLocation
 from ..streams.metering import OFF
-from ..streams.stream import Context, Upstream
-from .indices import Gather
-from .tasks import PendingBatch
+from ..streams.stream import Gather, IndexStream
+from .arrays import Arrays
+from .combiners import combine_to_arrays
+from .operations import Chunk
 
 
 class IndexChunk(NamedTuple):
@@ -25,59 +28,48 @@ class IndexChunk(NamedTuple):
     is_whole: bool
 
 
-def index_chunk(chunk: PendingBatch) -> IndexChunk:
-    """A chunk of indices with a cursor each, as one.
-
-    Examples
-    --------
-    >>> index_chunk(PendingBatch([(7, 1), (3, 2)], before=0, is_whole=True))
-    IndexChunk(indices=[7, 3], before=0, after=2, is_whole=True)
-    """
-    return IndexChunk([index for index, _ in chunk.pairs], chunk.before, chunk.pairs[-1][1], chunk.is_whole)
+def gather_of(sequence: Any, combine: Callable[..., Any]) -> Gather | None:
+    """How to make a batch of elements of a sequence at once, if there is a way."""
+    if isinstance(sequence, Arrays):
+        return sequence.gathered if sequence.gathers and combine is combine_to_arrays else None
+    if callable(getattr(sequence, '__getitems__', None)):  # of a data set of torch
+        return lambda indices: combine(sequence.__getitems__(indices))
+    return None
 
 
-def counted_chunks(indices: Iterator[int], start: int, size: int, *, drop_last: bool) -> Iterator[IndexChunk]:
-    """Indices in chunks, where the cursors count them.
-
-    Examples
-    --------
-    >>> list(counted_chunks(iter([7, 3, 5]), 4, 2, drop_last=True))[1]
-    IndexChunk(indices=[5], before=6, after=7, is_whole=False)
-    """
-    after = start
-    while chunk := list(islice(indices, size)):
-        before, after = after, after + len(chunk)
-        yield IndexChunk(chunk, before, after, len(chunk) == size or not drop_last)
+def chunks_of_pairs(chunk: Chunk, indices: Upstream[int], cursor: Cursor, context: Context) -> Iterator[IndexChunk]:
+    """Indices with a cursor each, in chunks."""
+    for pending in chunk.pending(indices(cursor, context), cursor):
+        yield IndexChunk([index for index, _ in pending.pairs], pending.before, pending.pairs[-1][1], pending.is_whole)
 
 
-def open_gathered(
-    chunks_at: Callable[[Cursor, Context], Iterator[IndexChunk]],
-    plain: Upstream[Any],
-    gather: Gather,
-    place: StageLocation,
-    cursor: Cursor,
-    context: Context,
+def chunks_of_counted(chunk: Chunk, stream: IndexStream, cursor: Any, context: Context) -> Iterator[IndexChunk]:
+    """Indices that their cursors count, in chunks."""
+    assert stream.indices_after is not None
+    return _counted_chunks(chunk, stream.indices_after(cursor, context), cursor)
+
+
+def _counted_chunks(chunk: Chunk, indices: Iterator[int], after: int) -> Iterator[IndexChunk]:
+    while some := list(islice(indices, chunk.size)):
+        before, after = after, after + len(some)
+        yield IndexChunk(some, before, after, len(some) == chunk.size or not chunk.drop_last)
+
+
+def gathered(
+    chunks: Iterator[IndexChunk], gather: Gather, location: StageLocation, apart: Upstream[Any], context: Context
 ) -> Pairs[Any]:
-    """The batches after a cursor, gathered chunk by chunk; ``plain`` makes those that cannot be, sample by sample.
+    """The batches of the chunks, each gathered at once; ``apart`` makes those that cannot be, sample by sample."""
+    recorder, memory = context.run.meter or OFF, context.run.memory
+    if memory is not None:
+        gather = allocating_from(memory, gather)
 
-    Examples
-    --------
-    >>> def chunks_at(cursor, context):
-    ...     return counted_chunks(iter([7, 3, 5]), cursor, 2, drop_last=False)
-    >>> list(open_gathered(chunks_at, None, sum, StageLocation('sum', 2), 0, Context()))
-    [(10, 2), (5, 3)]
-    """
-    recorder = context.meter or OFF
-    if context.memory is not None:
-        gather = allocating_from(context.memory, gather)
-    path = place.at(context.key).path
-
-    def gathered(chunk: IndexChunk) -> Pair[Any] | None:
+    @read_by(lambda names: Activity(names['location'], names['indices'], names['after'], names['before']))
+    def batch_of(chunk: IndexChunk) -> Pair[Any] | None:
         indices, before, after, is_whole = chunk
         if is_whole:
             with suppress(Exception):
-                return (recorder.call(path, gather, indices) if recorder.on else gather(indices)), after
+                return (recorder.call(location.path, gather, indices) if recorder.on else gather(indices)), after
         # Whatever is wrong is said as it is without this.
-        return next(plain(before, context), None)
+        return next(apart(before, context), None)
 
-    return filter(None, map(gathered, chunks_at(cursor, context)))
+    return filter(None, map(batch_of, chunks))

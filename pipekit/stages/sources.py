@@ -9,18 +9,19 @@ from typing import Any, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
+from more_itertools import all_equal
 
 from ..describing.arguments import boolean, function, seed_or_fresh, weights_of
 from ..describing.descriptions import described
 from ..describing.display import code
+from ..streams.calls import Call, function_of_calls
+from ..streams.context import Context, Upstream
 from ..streams.cursors import START, Cursor, Pair, Pairs, index_of, parts_of
 from ..streams.error_notes import UNKNOWN
 from ..streams.iterables import is_sequence, source_of
 from ..streams.metering import OFF
 from ..streams.randomness import Generators, Indices, permutation, random_order
-from ..streams.stream import Context, Source, Stream, StreamIterator, Upstream
-from .indices import IndexStream, counting
-from .tasks import Call, function_of_parts
+from ..streams.stream import IndexStream, Source, Stream, StreamIterator, counting
 
 A = TypeVar('A')
 B = TypeVar('B')
@@ -100,12 +101,12 @@ def sample(
     def indices_after(cursor: Cursor, context: Context) -> Iterator[int]:
         return indices(context.generators(seed), index_of(cursor, sample))  # it has no end
 
-    deferred = counting(sequence, indices_after)
+    drawn = counting(sequence, indices_after)
 
     def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
-        return ((sequence[index], number) for index, number in deferred.open_at(cursor, context))
+        return ((sequence[index], number) for index, number in drawn.open_at(cursor, context))
 
-    return Source(open_at, seed=seed, deferred=deferred)
+    return Source(open_at, seed=seed, indices=drawn)
 
 
 @overload
@@ -185,8 +186,8 @@ def _loaded_by_random_id(*loaders: Callable[[Any], Any], ids: Any, weights: Any 
     load = _jointly(loaders)
 
     def open_at(cursor: Cursor, context: Context) -> Pairs[Any]:
-        parts = [Call(load, place=context.place or UNKNOWN)]
-        function = function_of_parts(parts, context.key, cursor, context.meter or OFF)
+        calls = [Call(load, location=context.place or UNKNOWN)]
+        function = function_of_calls(calls, context.key, cursor, context.run.meter or OFF)
         return map(function, drawn.open(cursor, context))
 
     return _LoadedByRandomId(open_at, seed=seed)
@@ -247,12 +248,12 @@ def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int
         choices = _with_replacement(len(streams), shares, context.generators(seed), draws)
         return _ending_for_good(map(draw, count(draws + 1), choices))
 
-    of_one = [stream._deferred for stream in streams if stream._deferred is not None]
-    deferred = None
-    if len(of_one) == len(streams) and all(other.sequence is of_one[0].sequence for other in of_one):
-        deferred = IndexStream(of_one[0].sequence, partial(open_branches, [indices.open_at for indices in of_one]))
+    of_one = [stream.indices for stream in streams if stream.indices is not None]
+    indices = None
+    if len(of_one) == len(streams) and all_equal(of_one, key=lambda part: id(part.sequence)):
+        indices = IndexStream(of_one[0].sequence, partial(open_branches, [part.open_at for part in of_one]))
     reopens = all(stream.reopens for stream in streams)
-    return Source(open_at, seed=seed, branches=streams, reopens=reopens, deferred=deferred)
+    return Source(open_at, seed=seed, branches=streams, reopens=reopens, indices=indices)
 
 
 def _ending_for_good(iterator: Iterator[T]) -> Iterator[T]:

@@ -6,29 +6,34 @@ A cursor is an int or nested tuples of ints. It lies after its value: a stream o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import Enum, auto
 from itertools import count, islice
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from more_itertools import ilen
 
 from ..describing.display import code
 from ..describing.progress import stepwise
 
-T = TypeVar('T')
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar('T', default=Any)
+    In = TypeVar('In', default=Any)
+    Out = TypeVar('Out', default=Any)
+    In_contra = TypeVar('In_contra', contravariant=True, default=Any)
+    Out_co = TypeVar('Out_co', covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar('T')
+    In = TypeVar('In')
+    Out = TypeVar('Out')
+    In_contra = TypeVar('In_contra', contravariant=True)
+    Out_co = TypeVar('Out_co', covariant=True)
 
 Cursor: TypeAlias = int | tuple['Cursor', ...]
 Pair: TypeAlias = tuple[T, Cursor]
 Pairs: TypeAlias = Iterator[Pair[T]]
-
-
-class Signal(Enum):
-    """What may come in place of a cursor, where a batch comes with its cursor."""
-
-    END = auto()
-    END_OF_PASS = auto()
-    ERROR = auto()
-
-
-QueueEntry: TypeAlias = tuple[Any, Any]  # a batch and its cursor, or a mark in place of that
 
 START: Cursor = 0  # the beginning of every stream, whatever its cursors look like
 
@@ -48,15 +53,19 @@ def cursor_of(value: Any) -> Cursor:
     return value
 
 
-def index_of(cursor: Cursor, owner: object, length: int | None = None) -> int:
-    """A cursor that counts values, checked.
+def as_lists(cursor: Cursor) -> Any:
+    """A cursor as JSON gives it back.
 
     Examples
     --------
-    >>> index_of(7, owner='abc', length=3)
-    Traceback (most recent call last):
-    ValueError: the cursor 7 is not one of 'abc', which has 3 values
+    >>> as_lists((3, (1, 2)))
+    [3, [1, 2]]
     """
+    return [as_lists(part) for part in cursor] if isinstance(cursor, tuple) else cursor
+
+
+def index_of(cursor: Cursor, owner: object, length: int | None = None) -> int:
+    """A cursor that counts values, checked."""
     if not isinstance(cursor, int):
         raise ValueError(f'the cursor {cursor!r} is not one of {code(owner)}, whose cursors are ints')
     if length is not None and cursor > length:
@@ -93,17 +102,8 @@ def enumerate_from(make: Callable[[], Iterable[T]], done: int) -> Pairs[T]:
 
 
 def after(done: int, values: Iterator[T]) -> Iterator[T]:
-    """The values after the first ``done``, which are made and dropped.
-
-    Examples
-    --------
-    >>> list(after(2, iter('abc')))
-    ['c']
-    >>> after(4, iter('abc'))
-    Traceback (most recent call last):
-    ValueError: the cursor 4 lies behind the end, after 3 values
-    """
-    skipped = sum(1 for _ in stepwise(islice(values, done), 'resuming by replay', done)) if done else 0
+    """The values after the first ``done``, which are made and dropped."""
+    skipped = ilen(stepwise(islice(values, done), 'resuming by replay', done)) if done else 0
     if skipped < done:
         raise ValueError(f'the cursor {done} lies behind the end, after {skipped} values')
     return values

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, NoReturn
 
-from ..describing.words import brief
+from ..describing.display import code
+from ..describing.tracebacks import hide_own_frames
+from ..describing.words import brief, ordinal
+from ..errors import PipekitError
 from .cursors import Cursor
 
 STRAY_STOP = 'a function raised StopIteration, which would end the data silently'
 
 
 class Note(str):
-    """A note of ours on a user's error."""
+    """A note of pipekit's own on a user's error."""
 
     __slots__ = ()
 
@@ -21,10 +24,10 @@ class StageLocation(NamedTuple):
 
     Attributes
     ----------
-    label
-        The stage, and the how-manieth of how many it is.
-    number
-        The how-manieth.
+    part
+        The source or stage; its label, once it has been sent to another process.
+    number, total
+        Its position among all of them, the source being 1, and how many there are.
     key
         The passes and branches that the pipeline is in.
     is_plain
@@ -34,21 +37,27 @@ class StageLocation(NamedTuple):
 
     Examples
     --------
-    >>> place = StageLocation('apply(load), the 2nd of 3 stages', number=2, key=(), is_plain=True)
-    >>> print(place.note('ada', cursor=12, before=11))
+    >>> location = StageLocation('apply(load)', number=2, total=3, is_plain=True)
+    >>> print(location.note('ada', cursor=12, before=11))
     in apply(load), the 2nd of 3 stages, on sample 'ada' (cursor 12)
     to run it again: pipeline.replay(11)
     """
 
-    label: str
+    part: Any
     number: int
+    total: int
     key: tuple[Any, ...] = ()
     is_plain: bool = False
     noun: str = 'sample'
 
     def at(self, key: tuple[Any, ...]) -> StageLocation:
-        """The place in a pass or a branch."""
+        """The location in a pass or a branch."""
         return self._replace(key=key)
+
+    @property
+    def label(self) -> str:
+        """The stage, and which of how many it is."""
+        return f'{self._code()}, the {ordinal(self.number)} of {self.total} stages'
 
     @property
     def path(self) -> str:
@@ -56,32 +65,46 @@ class StageLocation(NamedTuple):
 
         Examples
         --------
-        >>> StageLocation('', number=2, key=(1, (3,))).path
+        >>> StageLocation('apply(load)', number=2, total=3, key=(1, (3,))).path
         '1.2'
         """
         return '.'.join(str(part) for part in (*self.key, self.number) if isinstance(part, int))
 
-    def note(self, value: object, cursor: Cursor, before: Cursor) -> Note:
-        """The note on an error that a function of a value has raised; ``before`` is the cursor before the value."""
-        stage = '' if self.is_plain and not self.key else f', stage={self.number}'
+    def note(self, value: object, cursor: Cursor, before: Cursor, *, is_handled: bool = False) -> Note:
+        """The note on an error that a function of a value has raised.
+
+        Parameters
+        ----------
+        before
+            The cursor before the value.
+        is_handled
+            Whether the stage goes on after the error: then ``replay`` meets it at this stage alone.
+        """
+        stage = '' if self.is_plain and not self.key and not is_handled else f', stage={self.number}'
         key = f', key={self.key}' if self.key else ''
         again = f'to run it again: pipeline.replay({before}{stage}{key})'
         return Note(f'in {self.label}, on {self.noun} {brief(value)} (cursor {cursor})\n{again}')
 
+    def _code(self) -> str:
+        return self.part if isinstance(self.part, str) else ' '.join(code(self.part).split())
 
-UNKNOWN = StageLocation('a stage', 1)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StageLocation, (self._code(), *self[1:])
+
+
+UNKNOWN = StageLocation('a stage', 1, 1)
 
 
 def raise_noted(
-    error: BaseException, place: StageLocation | None, value: object, cursor: Cursor, before: Cursor | None
+    error: BaseException, location: StageLocation | None, value: object, cursor: Cursor, before: Cursor | None
 ) -> NoReturn:
     """Raise an error that a user's function has raised, with a note of where."""
     raised = error
     if isinstance(error, StopIteration):
         raised = RuntimeError(STRAY_STOP)
         raised.__cause__ = error
-    if place is not None and before is not None:
-        add_note(raised, place.note(value, cursor, before))
+    if location is not None and before is not None:
+        add_note(raised, location.note(value, cursor, before))
     raise raised
 
 
@@ -92,12 +115,9 @@ def add_note(error: BaseException, note: Note) -> None:
     error.add_note(note)
 
 
-def is_noted(error: BaseException) -> bool:
-    """Whether an error's notes say where it was raised.
-
-    Examples
-    --------
-    >>> is_noted(OSError())
-    False
-    """
-    return any(isinstance(note, Note) for note in getattr(error, '__notes__', ()))
+def annotate(error: BaseException, name: str, cursor: Cursor) -> None:
+    """Make an error on its way to the user say where it was raised, without frames of pipekit's own."""
+    is_noted = any(isinstance(note, Note) for note in getattr(error, '__notes__', ()))
+    if isinstance(error, Exception) and not isinstance(error, PipekitError) and not is_noted:
+        add_note(error, Note(f'after the cursor {cursor}\nto run it again: {name}.replay({cursor})'))
+    hide_own_frames(error)

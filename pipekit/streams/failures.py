@@ -11,6 +11,7 @@ from ..describing.words import brief
 from ..errors import TooManyFailures
 from ..workers.remote_errors import sendable_error
 from .cursors import Cursor, Pair
+from .error_notes import StageLocation
 from .on_error import Skip
 
 T = TypeVar('T')
@@ -50,7 +51,7 @@ class Attempt(NamedTuple):
     """A sample's turn at a stage that skips or replaces."""
 
     path: str
-    stage: str
+    location: StageLocation
     policy: Skip
     sample: Any = None
     exception: Exception | None = None
@@ -66,15 +67,15 @@ class Result(NamedTuple):
     ----------
     value, cursor
         The pair.
-    trials
-        For each stage that was reached and skips or replaces: which it is, its budget, and what it failed with, if so.
+    attempts
+        One for each stage that was reached and skips or replaces.
     is_skipped
         Whether there is no value.
     """
 
     value: Any
     cursor: Cursor
-    trials: list[Attempt]
+    attempts: list[Attempt]
     is_skipped: bool
 
 
@@ -88,8 +89,8 @@ class Failures:
     --------
     >>> from pipekit import skip
     >>> failures = Failures()
-    >>> trial = Attempt('2', 'apply(load), the 2nd of 2 stages', skip())
-    >>> failures.settled(Result('a', 1, [trial], is_skipped=False))
+    >>> attempt = Attempt('2', StageLocation('apply(load)', 2, 2), skip())
+    >>> failures.settled(Result('a', 1, [attempt], is_skipped=False))
     ('a', 1)
     >>> failures.counts
     {'2': [1, 0]}
@@ -140,7 +141,7 @@ class Failures:
 
         return map(note, items)
 
-    def settled(self, outcome: Result) -> Pair[Any] | None:
+    def settled(self, result: Result) -> Pair[Any] | None:
         """The pair of an outcome, or none if it was skipped.
 
         Raises
@@ -148,16 +149,17 @@ class Failures:
         TooManyFailures
             If a budget is spent.
         """
-        for trial in outcome.trials:
-            counts = self.counts.setdefault(trial.path, [0, 0])
+        for attempt in result.attempts:
+            counts = self.counts.setdefault(attempt.path, [0, 0])
             counts[0] += 1
-            if trial.exception is not None:
+            if attempt.exception is not None:
                 counts[1] += 1
-                self._note(trial, outcome.cursor, *counts)
-        return None if outcome.is_skipped else outcome[:2]
+                self._note(attempt, result.cursor, *counts)
+        return None if result.is_skipped else result[:2]
 
-    def _note(self, trial: Attempt, cursor: Cursor, tried: int, failed: int) -> None:
-        path, stage, policy, sample, exception = trial
+    def _note(self, attempt: Attempt, cursor: Cursor, tried: int, failed: int) -> None:
+        path, location, policy, sample, exception = attempt
+        stage = location.label
         assert exception is not None
         self.kept.append((path, tried, Failure(stage, cursor, sample, exception)))
         first = self._first.setdefault(path, [])

@@ -12,9 +12,9 @@ from typing import Any
 from ..describing.descriptions import Description, FactoryCall
 from ..describing.display import code
 from ..errors import NotResumable
-from ..stages.indices import counting
-from .cursors import START, Cursor, Pairs, enumerate_from, index_of
-from .stream import Context, Out_co, Source, Stream, StreamIterator, T
+from .context import Context
+from .cursors import START, Cursor, Out_co, Pairs, T, enumerate_from, index_of
+from .stream import Source, Stream, StreamIterator, counting
 
 
 def source_of(iterable: Any) -> Stream[Any]:
@@ -96,7 +96,7 @@ def _wrapped(iterable: Any) -> Source[Any]:
         return _once_only(iterable)
     if is_sequence(iterable):
         indices = counting(iterable, partial(_indices_after, iterable))
-        return _Wrapped(partial(_open_sequence, iterable), deferred=indices)
+        return _Wrapped(partial(_open_sequence, iterable), indices=indices)
     if isinstance(iterable, Iterable) and getattr(iterable, 'ndim', 1) != 0:
         return _Wrapped(lambda cursor, _: enumerate_from(lambda: iterable, index_of(cursor, iterable)), replays=True)
     if callable(iterable) and not isinstance(iterable, type):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import perf_counter, thread_time
 from typing import Any, NamedTuple, TypeVar
-
-from .cursors import QueueEntry, Signal
 
 T = TypeVar('T')
 
 REMEMBERED = 1000  # batches, and calls of each stage
-FAST = 0.002  # seconds: where batches are made faster than that, only one in so many is looked into
-ONE_IN = 127  # a prime number: what comes in rounds, as a shuffle that is filled again, is met at each part of a round
+FAST_SECONDS = 0.002  # where batches are made faster than this on average, only one in ONE_IN is sampled
+ONE_IN = 127  # a prime number, so that periodic work, such as refilling a shuffle window, is sampled in each phase
 
 
 class StageRow(NamedTuple):
@@ -127,30 +125,30 @@ class Meter(Recorder):
         self._making = 0.0  # seconds, for all batches
         self._next_sampled = 0  # the number of a batch
 
-    def batch(self, items: Iterator[QueueEntry]) -> QueueEntry:
-        """The next item, measured if it is a batch.
+    def timed(self, entries: Iterator[T], is_batch: Callable[[T], bool]) -> T:
+        """The next entry, measured if it is a batch.
 
-        Whether it is looked into depends on how long batches take on average, not on the last one: what comes in rounds
-        would be missed, or met too often.
+        Whether its calls are sampled depends on how long batches take on average, not on the last one: periodic work
+        would be missed, or sampled too often.
         """
         begin = perf_counter()
         n = self.n_batches
         self.on = is_sampled = n >= self._next_sampled
         self._waiting = self.spent = 0.0
-        item = next(items)
+        entry = next(entries)
         end = perf_counter()
-        if item[1].__class__ is not Signal:
+        if is_batch(entry):
             self.batches.append((begin, end, self._waiting, self.spent, is_sampled))
             self.n_batches = n + 1
             self._making += end - begin
             if is_sampled:
                 self.n_sampled += 1
-                is_next = self.is_exact or n < ONE_IN or self._making > n * FAST
+                is_next = self.is_exact or n < ONE_IN or self._making > n * FAST_SECONDS
                 self._next_sampled = n + 1 if is_next else n - n % ONE_IN + ONE_IN
         if self.calls:
             self.note_calls(self.calls)
             self.calls.clear()
-        return item
+        return entry
 
     def note_calls(self, calls: list[tuple[Any, ...]]) -> None:
         """Take note of calls, made elsewhere perhaps."""

@@ -9,80 +9,42 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
+from itertools import chain, count, islice
+from typing import Any, Generic, NamedTuple, TypeAlias
 
 from ..describing.arguments import positive_int
 from ..describing.descriptions import Description
 from ..describing.display import Table, code, structure
-from ..describing.tracebacks import hide_own_frames
-from ..errors import PipekitError
 from ..memory.blocks import BlockPool
-from ..stages.indices import IndexStream
-from ..workers.pools import WorkerPools
-from .cursors import START, Cursor, Pair, Pairs, cursor_of, tagged
-from .error_notes import Note, StageLocation, add_note, is_noted
-from .failures import Failures
-from .metering import Meter, StageRow
-from .randomness import Generators, Key
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeVar
-
-    T = TypeVar('T', default=Any)
-    In = TypeVar('In', default=Any)
-    Out = TypeVar('Out', default=Any)
-    In_contra = TypeVar('In_contra', contravariant=True, default=Any)
-    Out_co = TypeVar('Out_co', covariant=True, default=Any)
-else:
-    from typing import TypeVar
-
-    T = TypeVar('T')
-    In = TypeVar('In')
-    Out = TypeVar('Out')
-    In_contra = TypeVar('In_contra', contravariant=True)
-    Out_co = TypeVar('Out_co', covariant=True)
-
-
-class Context(NamedTuple):
-    """What a stream is opened with besides a cursor.
-
-    ``key`` tells apart what would otherwise draw alike: the pass of a repeated stream and the branch of a mix.
-    ``ordinal`` is the how-manieth stage with its seed a stage is. ``fused`` says whether neighbouring stages may be run
-    together; values and cursors are the same if they are not. ``pools`` is what the workers of the stages run in;
-    without it, everything runs in the calling thread. ``place`` is the stage that is opened, for the notes on errors.
-    ``failures`` counts what is skipped and replaced, and ``forgives`` says whether anything is.
-    ``meter`` measures what the stages take. ``memory`` is what large batches are written into.
-    """
-
-    key: Key = ()
-    ordinal: int = 0
-    fused: bool = True
-    pools: WorkerPools | None = None
-    place: StageLocation | None = None
-    failures: Failures | None = None
-    forgives: bool = True
-    meter: Meter | None = None
-    memory: BlockPool | None = None
-
-    def in_pass(self, number: int) -> Context:
-        """The context of a pass; the first one is that of a stream that is not repeated."""
-        # Only leading zeros are left out, as of a numeral: of nested passes, (1, 0) and (0, 1) must not share a key.
-        in_later_pass = bool(self.key) and isinstance(self.key[-1], tuple)
-        return self._replace(key=(*self.key, (number,))) if number or in_later_pass else self
-
-    def in_branch(self, number: int) -> Context:
-        """The context of one of several sources."""
-        return self._replace(key=(*self.key, number))
-
-    def generators(self, seed: int | None) -> Generators:
-        """The generators of a stage with this seed, one per cursor."""
-        if seed is None:
-            raise TypeError('a stage that draws random numbers needs a seed; give Stage the one that it draws with')
-        return Generators(seed, (self.ordinal, *self.key))
-
+from .context import Context, Upstream
+from .cursors import START, Cursor, Out_co, Pair, Pairs, T, cursor_of, tagged
+from .error_notes import annotate
+from .metering import StageRow
+from .randomness import Key
 
 ALONE = Context()
+
+Gather: TypeAlias = Callable[[list[int]], Any]  # makes a batch of elements of a sequence, of their indices
+
+
+class IndexStream(NamedTuple):
+    """A stream of elements of a sequence, as the sequence and the stream of their indices.
+
+    Where all cursors count the elements, ``indices_after`` gives the indices alone, which is faster.
+    """
+
+    sequence: Any
+    open_at: Upstream[int]
+    indices_after: Callable[[Cursor, Context], Iterator[int]] | None = None
+
+
+def counting(sequence: Any, indices_after: Callable[[Cursor, Context], Iterator[int]]) -> IndexStream:
+    """The index stream whose cursors count the elements."""
+
+    def open_at(cursor: Any, context: Context) -> Pairs[int]:
+        return zip(indices_after(cursor, context), count(cursor + 1))  # the second one has no end
+
+    return IndexStream(sequence, open_at, indices_after)
 
 
 class Stream(ABC, Generic[Out_co]):
@@ -90,8 +52,8 @@ class Stream(ABC, Generic[Out_co]):
 
     seeds: tuple[int, ...] = ()
     reopens: bool = True  # whether it can be opened more than once
-    _branches: Sequence[Stream[Any]] = ()  # what its source is mixed of
-    _deferred: IndexStream | None = None  # the indices of its values in a sequence, if that is what they are
+    branches: Sequence[Stream[Any]] = ()  # of a source: what it is mixed of
+    indices: IndexStream | None = None  # where its values are elements of a sequence
 
     @abstractmethod
     def open(self, cursor: Cursor, context: Context) -> Pairs[Out_co]:
@@ -110,8 +72,17 @@ class Stream(ABC, Generic[Out_co]):
     @property
     def skips(self) -> bool:
         """Whether a stage may skip or replace samples."""
-        own = any(step.skips for stage in self.stages for step in stage.steps)
-        return own or any(part.skips for part in [self.source, *self.source._branches] if part is not self)
+        return any(stage.skips for stage in self.stages) or any(branch.skips for branch in self.source.branches)
+
+    def rows(self, branches: tuple[int, ...] = ()) -> list[StageRow]:
+        """The source and the stages, after those of the branches of a mix, as a report lists them."""
+        rows = [row for number, part in enumerate(self.source.branches) for row in part.rows((*branches, number))]
+        workers = None
+        for number, part in enumerate([self.source, *self.stages], 1):
+            workers = part.workers or workers  # a stage without workers may have run with the one before it
+            path = '.'.join(map(str, (*branches, number)))
+            rows.append(StageRow(path, part.short_code(), workers, part.calls_function))
+        return rows
 
     @abstractmethod
     def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
@@ -151,7 +122,7 @@ class Stream(ABC, Generic[Out_co]):
         """Make the value after a cursor again, in the calling thread, with the same randomness.
 
         The note on an error has the call that runs the sample again at which it was raised: under a debugger, say.
-        Nothing is skipped, replaced or tried again here.
+        The last of the stages that run raises what it fails on, whatever its ``on_error``.
 
         Parameters
         ----------
@@ -182,19 +153,18 @@ class Stream(ABC, Generic[Out_co]):
         stream: Stream[Any] = self
         parts: Key = tuple(cursor_of(part) for part in key)
         for branch in (part for part in parts if isinstance(part, int)):
-            if branch >= len(stream.source._branches):
+            if branch >= len(stream.source.branches):
                 raise ValueError(f'the key {key!r} is not one of {stream!r}')
-            stream = stream.source._branches[branch]
-        if stage is not None:
-            stream = stream._up_to(positive_int('stage', stage))
-        for value in StreamIterator(stream, cursor_of(cursor), Context(parts, forgives=False)):
+            stream = stream.source.branches[branch]
+        stream = stream._up_to(None if stage is None else positive_int('stage', stage))
+        for value in StreamIterator(stream, cursor_of(cursor), Context(parts)):
             replayed: Out_co = value
             return replayed
         raise ValueError(f'there is nothing after the cursor {cursor!r} of {stream!r}')
 
     @abstractmethod
-    def _up_to(self, stage: int) -> Stream[Any]:
-        """The stream up to a stage, counted from the source, which is 1."""
+    def _up_to(self, stage: int | None) -> Stream[Any]:
+        """The stream up to a stage, counted from the source, which is 1, and that stage without its ``on_error``."""
 
     def describe(self) -> Table:
         """A table of the stages with the structure of the first value after each; runs the first value to find it.
@@ -230,10 +200,6 @@ class Stream(ABC, Generic[Out_co]):
     def _repr_html_(self) -> str:
         return self.describe()._repr_html_()
 
-    def rows(self) -> list[StageRow]:
-        """The source and the stages as a report lists them, after those of the branches of a mix."""
-        return list(_rows(self))
-
     def fingerprint(self) -> list[str]:
         """One line per stage, by which a saved state recognises its pipeline."""
         parts: list[Any] = [self.source, *self.stages]
@@ -258,7 +224,7 @@ class StreamIterator(Iterator[Out_co]):
     def __init__(self, stream: Stream[Out_co], cursor: Cursor = START, context: Context = ALONE):
         self.stream = stream
         self.cursor = cursor
-        self._context = context._replace(memory=BlockPool())
+        self._context = context._replace(run=context.run._replace(memory=BlockPool()))
         self._next = stream.open(cursor, self._context).__next__
 
     def __next__(self) -> Out_co:
@@ -284,23 +250,11 @@ class StreamIterator(Iterator[Out_co]):
         return f'iter({self.stream!r})' if self.cursor == START else f'({self.stream!r}).resume({self.cursor!r})'
 
 
-def annotate(error: BaseException, name: str, cursor: Cursor) -> None:
-    """Make an error on its way to the user say where it was raised, without frames of our own.
-
-    Examples
-    --------
-    >>> error = OSError('broken')
-    >>> annotate(error, 'pipeline', cursor=3)
-    >>> error.__notes__
-    ['after the cursor 3\\nto run it again: pipeline.replay(3)']
-    """
-    if isinstance(error, Exception) and not isinstance(error, PipekitError) and not is_noted(error):
-        add_note(error, Note(f'after the cursor {cursor}\nto run it again: {name}.replay({cursor})'))
-    hide_own_frames(error)
-
-
 class Source(Description, Stream[Out_co]):
     """A stream that does not come from another one: ``open_at(cursor, context)`` gives its pairs."""
+
+    workers = None
+    calls_function = False
 
     def __init__(
         self,
@@ -311,11 +265,11 @@ class Source(Description, Stream[Out_co]):
         branches: Sequence[Stream[Any]] = (),
         reopens: bool = True,
         replays: bool = False,
-        deferred: IndexStream | None = None,
+        indices: IndexStream | None = None,
     ):
         self._open_at = open_at
-        self._deferred = deferred
-        self._branches = branches
+        self.indices = indices
+        self.branches = branches
         self.seed = seed
         self.seeds = seeds if seeds is not None else () if seed is None else (seed,)
         self.reopens = reopens
@@ -325,7 +279,7 @@ class Source(Description, Stream[Out_co]):
         return self._open_at(cursor, context)
 
     def fingerprint(self) -> list[str]:
-        return [*super().fingerprint(), *chain.from_iterable(branch.fingerprint() for branch in self._branches)]
+        return [*super().fingerprint(), *chain.from_iterable(branch.fingerprint() for branch in self.branches)]
 
     @property
     def source(self) -> Stream[Any]:
@@ -335,31 +289,11 @@ class Source(Description, Stream[Out_co]):
     def stages(self) -> tuple[Any, ...]:
         return ()
 
-    def _up_to(self, stage: int) -> Stream[Any]:
+    def _up_to(self, stage: int | None) -> Stream[Any]:
         return self
 
     def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
-        return map(partial(watch, 0), self.open(START, Context()))
-
-
-def _rows(stream: Stream[Any], branches: tuple[int, ...] = ()) -> Iterator[StageRow]:
-    for number, branch in enumerate(stream.source._branches):
-        yield from _rows(branch, (*branches, number))
-    parts: list[Any] = [stream.source, *stream.stages]
-    workers = None
-    for number, part in enumerate(parts, 1):
-        with_function = [step for step in getattr(part, 'steps', ()) if step.calls_function]
-        workers = (with_function[-1].workers if with_function else None) or workers
-        path = '.'.join(map(str, (*branches, number)))
-        yield StageRow(path, _name_of(part), workers, bool(with_function))
-
-
-def _name_of(part: Any) -> str:
-    given = part._call.kwargs.keys() & {'workers', 'on_error', 'seed'} if isinstance(part, Description) else ()
-    return repr(part._call.without(*given)) if given else code(part)
-
-
-Upstream: TypeAlias = Callable[[Cursor, Context], Pairs[T]]
+        return map(partial(watch, 0), self.open(START, ALONE))
 
 
 def passes(upstream: Upstream[T], number: int, before: Cursor, context: Context) -> Iterator[Pairs[T]]:

@@ -46,7 +46,7 @@ def no_thread_is_left():
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(import_module('pipekit.batches.batch_iterator'), 'PATIENCE', 0.05)
+    monkeypatch.setattr(import_module('pipekit.batches.delivery'), 'CLOSE_TIMEOUT_SECONDS', 0.05)
 
 
 def threads():
@@ -542,9 +542,9 @@ def test_the_thread_holds_no_batch():
 
 def test_bells_that_nobody_hears_do_not_pile_up():
     feed = PrefetchThread(Heavy(), iter(()), WorkerPools(), Meter(), buffer_size=3, stall_after=None)
-    feed.items.append(('batch', 1))
+    feed.entries.append(('batch', 1))
     for _ in range(9):
-        feed.tell_of_room()  # as each wait for a slow source does
+        feed.report_room()  # as each wait for a slow source does
     feed._is_awaited = True
     for _ in range(9):
         feed.wait()  # as a signal handler does that comes in the middle of a wait

@@ -18,7 +18,7 @@ from pipekit.memory.blocks import BlockPool
 from pipekit.streams import metering
 from pipekit.workers.pools import WorkerPools
 
-batch_iterator = import_module('pipekit.batches.batch_iterator')
+delivery = import_module('pipekit.batches.delivery')
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == 'win32', reason='needs POSIX signals'),
@@ -225,7 +225,7 @@ def test_whatever_a_signal_handler_does_in_an_epoch_each_batch_comes_once(name, 
             thread.join(SOON)
         assert not threads()
 
-    before_each_line([feed.__file__, batch_iterator.__file__, metering.__file__], scenario)
+    before_each_line([feed.__file__, delivery.__file__, metering.__file__], scenario)
 
 
 def test_a_finalizer_may_cancel_what_is_being_cancelled_or_waited_for(handle):

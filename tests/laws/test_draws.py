@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipekit import apply, mix, pipeline, repeat, shuffle, take
+from pipekit.streams.context import Context
 from pipekit.streams.cursors import START
-from pipekit.streams.stream import Context
 
 
 def draw(drawn, rng):

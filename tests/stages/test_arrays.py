@@ -25,8 +25,8 @@ from pipekit import (
 )
 from pipekit.describing.descriptions import same
 from pipekit.stages.arrays import Arrays
+from pipekit.streams.context import Context, Run
 from pipekit.streams.cursors import START
-from pipekit.streams.stream import Context
 from pipekit.testing import check_stage
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 2, 3), dtype=np.uint8)
@@ -38,7 +38,7 @@ def data():
 
 
 def pairs(stream, n, fused=True, cursor=START):
-    values = stream.open(cursor, Context(fused=fused))
+    values = stream.open(cursor, Context(run=Run(fuses=fused)))
     return [next(values, None) for _ in range(n)]
 
 

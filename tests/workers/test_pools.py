@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipekit import apply, combine_batches, pipeline, prefetch, processes, sample, shuffle, threads, unpack
+from pipekit.streams.context import Context, Run
 from pipekit.streams.cursors import START
-from pipekit.streams.stream import Context
 from pipekit.testing import check_stage
 from pipekit.workers.pools import WorkerPools
 
@@ -82,7 +82,7 @@ def test_without_prefetch_everything_runs_in_the_calling_thread():
 def test_equal_workers_are_the_same_threads_and_a_name_keeps_them_apart(pools):
     def names(*workers):
         stages = [apply(lambda seen: (*seen, threading.current_thread().name), workers=each) for each in workers]
-        pairs = pipeline([()] * 9, stages[0], shuffle(1), stages[1]).open(START, Context(pools=pools))
+        pairs = pipeline([()] * 9, stages[0], shuffle(1), stages[1]).open(START, Context(run=Run(pools)))
         return [set(column) for column in zip(*(value for value, _ in pairs), strict=True)]
 
     first, second = names(threads(1), threads(1))
@@ -101,20 +101,20 @@ def test_neighbours_with_equal_workers_are_one_task(pools):
 
     with Counting(2) as executor:
         stages = [apply(abs, workers=executor), apply(float, workers=executor)]
-        assert len(list(pipeline(range(5), *stages).open(START, Context(pools=pools)))) == 5
+        assert len(list(pipeline(range(5), *stages).open(START, Context(run=Run(pools))))) == 5
         assert len(submitted) == 5
 
 
 def test_all_threads_are_kept_busy(pools):
     together = threading.Barrier(4, timeout=PATIENCE)
     values = pipeline(range(8), apply(lambda _: together.wait() < 4, workers=threads(4)))
-    assert all(value for value, _ in values.open(START, Context(pools=pools)))
+    assert all(value for value, _ in values.open(START, Context(run=Run(pools))))
 
 
 def test_no_more_than_ahead_are_in_flight(pools):
     read = count()
     values = pipeline(lambda: iter(read), apply(abs, workers=threads(2, ahead=5)))
-    list(islice(values.open(START, Context(pools=pools)), 10))
+    list(islice(values.open(START, Context(run=Run(pools))), 10))
     assert next(read) == 14
 
 
@@ -126,7 +126,7 @@ def test_what_comes_before_an_error_is_delivered(pools):
             raise error
         return number
 
-    values = pipeline(range(9), apply(load, workers=threads(4))).open(START, Context(pools=pools))
+    values = pipeline(range(9), apply(load, workers=threads(4))).open(START, Context(run=Run(pools)))
     assert [value for value, _ in islice(values, 3)] == [0, 1, 2]
     with pytest.raises(OSError, match='broken') as caught:
         next(values)
@@ -138,7 +138,7 @@ def test_what_comes_before_an_error_of_the_source_is_delivered(pools):
         yield from [1, 2]
         raise OSError('broken')
 
-    values = pipeline(source, apply(abs, workers=threads(4))).open(START, Context(pools=pools))
+    values = pipeline(source, apply(abs, workers=threads(4))).open(START, Context(run=Run(pools)))
     assert [value for value, _ in islice(values, 2)] == [1, 2]
     with pytest.raises(OSError, match='broken'):
         next(values)
@@ -199,7 +199,7 @@ def test_anything_with_submit_is_an_executor(pools):
             future.set_result(function(*args))
             return future
 
-    values = pipeline(range(3), apply(float, workers=Inline())).open(START, Context(pools=pools))
+    values = pipeline(range(3), apply(float, workers=Inline())).open(START, Context(run=Run(pools)))
     assert [value for value, _ in values] == [0.0, 1.0, 2.0]
 
 

@@ -32,8 +32,8 @@ from pipekit import (
     unpack,
 )
 from pipekit.describing.descriptions import same
+from pipekit.streams.context import Context, Run
 from pipekit.streams.cursors import START, cursor_of
-from pipekit.streams.stream import Context
 from pipekit.workers.pools import WorkerPools
 
 PATIENCE = 100
@@ -52,7 +52,7 @@ def pools():
 
 
 def opened(stream, pools, cursor=START):
-    return stream.open(cursor, Context(pools=pools))
+    return stream.open(cursor, Context(run=Run(pools)))
 
 
 def through(pools, function, values, workers=TWO):
@@ -505,13 +505,13 @@ def outcome(stream, context, cursor=START, limit=LIMIT):
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(COMPOSITIONS, st.data())
 def test_random_compositions_give_what_they_give_inline(pools, stream, data):
-    pairs, error = outcome(stream, Context(fused=False))
-    worked = outcome(stream, Context(pools=pools))
+    pairs, error = outcome(stream, Context(run=Run(fuses=False)))
+    worked = outcome(stream, Context(run=Run(pools)))
     assert worked[1] == error
     assert same(worked[0], pairs)
     if pairs:
         number = data.draw(st.integers(1, len(pairs)))
-        rest = outcome(stream, Context(pools=pools), cursor_of(pairs[number - 1][1]), LIMIT - number)
+        rest = outcome(stream, Context(run=Run(pools)), cursor_of(pairs[number - 1][1]), LIMIT - number)
         assert same(rest[0], pairs[number:])
         assert rest[1] == error
 
@@ -529,7 +529,7 @@ def test_the_first_error_is_that_of_the_inline_run(pools, n, bad, bad_sample, si
         load = apply(functools.partial(fails_at, bad_sample), workers=workers)
         return pipeline(some(n, bad), load, combine_batches(size, list, drop_last=drop_last))
 
-    assert outcome(stream(TWO), Context(pools=pools)) == outcome(stream(None), Context())
+    assert outcome(stream(TWO), Context(run=Run(pools))) == outcome(stream(None), Context())
 
 
 def test_every_cursor_of_batches_made_in_workers_resumes(pools):
@@ -538,7 +538,7 @@ def test_every_cursor_of_batches_made_in_workers_resumes(pools):
     pairs, _ = outcome(stream, Context())
     assert len(pairs) == 6
     for number, (_, cursor) in enumerate(pairs, 1):
-        assert outcome(stream, Context(pools=pools), cursor) == (pairs[number:], None)
+        assert outcome(stream, Context(run=Run(pools)), cursor) == (pairs[number:], None)
 
 
 def test_a_worker_makes_whole_batches_and_only_where_it_may(pools):
