@@ -388,7 +388,7 @@ class BatchIterator(Generic[T]):
         position = self._position
         open_at = items_in_passes if self._per_epoch is None else items_one_after_another
         meter = Meter(is_exact=self._end.profile)
-        pools = WorkerPools(meter)
+        pools = WorkerPools(meter.waited)
         failures = self._failures.back_at(self._failures.at(self._counted(*position)))
         context = Context(pools=pools, failures=failures, meter=meter, memory=BlockPool())
         items = open_at(self.pipeline, position[0], context)

@@ -12,12 +12,11 @@ from time import monotonic
 from types import FrameType
 from typing import Any, NamedTuple
 
-from ..describing.display import code
 from ..describing.tracebacks import OWN_FILES, THROUGH, without_own
 from ..stages.tasks import Task
 from ..streams.cursors import Cursor
 from ..streams.error_notes import StageLocation
-from ..workers.pools import WorkerPools
+from ..workers.pools import WorkerPools, awaited
 
 MOST_BUSY = 4  # that are described one by one
 STANDARD = (('threading.py',), ('selectors.py',), ('multiprocessing', 'connection.py'))
@@ -151,12 +150,8 @@ def _of_process(pid: int, doing: Callable[[], str]) -> str:
 
 
 def _waits_for(stack: Sequence[FrameType]) -> str | None:
-    for frame in reversed(stack):
-        if frame.f_code is WorkerPools._map.__code__:
-            names = frame.f_locals
-            functions = ', '.join(map(code, names['work'].functions))
-            return f'the prefetch thread waits for a result of {functions} from {code(names["workers"])}'
-    return None
+    result = next(filter(None, map(awaited, reversed(stack))), None)
+    return None if result is None else f'the prefetch thread waits for {result}'
 
 
 def _shown(stacks: dict[int | None, list[FrameType]], is_known: bool) -> Iterator[str]:

@@ -131,6 +131,7 @@ class SupportsSubmit(Protocol):
 
 
 Workers: TypeAlias = Threads | Processes | SupportsSubmit
+OnWait: TypeAlias = Callable[[Workers, float], object]  # after a wait for workers: which, and when it began
 
 
 def checked_workers(workers: Any) -> Workers | None:

@@ -9,23 +9,23 @@ from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoo
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import perf_counter
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from ..describing.display import code
-from ..streams.metering import Meter
-from .kinds import Processes, SupportsSubmit, Threads, Workers
-from .work import Work
+from .kinds import OnWait, Processes, SupportsSubmit, Threads, Workers
 
 if TYPE_CHECKING:
+    from .jobs import Work
     from .process_pool import ProcessPool
 
 
 class WorkerPools:
     """What the workers of one pipeline run in, while it is open: threads of its own, and what was lent to it."""
 
-    def __init__(self, meter: Meter | None = None) -> None:
-        self._meter = meter
+    def __init__(self, on_wait: OnWait | None = None) -> None:
+        self._on_wait = on_wait
         self._own: dict[Threads, ThreadPoolExecutor] = {}
         self._own_processes: dict[Processes, ProcessPool] = {}
         self._pending: set[Future[Any]] = set()
@@ -94,7 +94,7 @@ class WorkerPools:
         if workers not in self._own_processes:
             from .process_pool import ProcessPool  # needs the extra `processes`
 
-            self._own_processes[workers] = ProcessPool(workers, self._meter)
+            self._own_processes[workers] = ProcessPool(workers, self._on_wait)
             if self._is_cancelled:  # in the meantime
                 self._own_processes[workers].cancel()
         return self._own_processes[workers]
@@ -124,5 +124,13 @@ class WorkerPools:
             error.add_note(f'raised by workers={code(workers)}, which was lent and is not replaced')
             raise
         finally:
-            if self._meter is not None:
-                self._meter.waited(workers, begin)
+            if self._on_wait is not None:
+                self._on_wait(workers, begin)
+
+
+def awaited(frame: FrameType) -> str | None:
+    """What is waited for in a frame, if it is one of ``WorkerPools.map``: a result of which functions, from where."""
+    if frame.f_code is not WorkerPools._map.__code__:
+        return None
+    variables = frame.f_locals
+    return f'a result of {", ".join(map(code, variables["work"].functions))} from {code(variables["workers"])}'

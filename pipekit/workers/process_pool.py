@@ -22,15 +22,12 @@ from ..errors import WorkerCrashed
 from ..memory.blocks import Bytes, NoRoom
 from ..memory.forks import let_go_after_forks
 from ..memory.shared import Arena, SharedBlockPool
-from ..streams.metering import Meter
 from .channels import placed
-from .endings import how_it_ended, times_out_of_memory
-from .jobs import Job, WorkItem, suspected, taken
-from .kinds import Processes
+from .jobs import Job, Work, WorkItem, suspected, taken
+from .kinds import OnWait, Processes
 from .pickling import Extent, Pickled, picklable, pickled, unpicklable_part
 from .process_main import GRACE
-from .work import Work
-from .worker_process import WorkerProcess
+from .worker_process import WorkerProcess, how_it_ended, times_out_of_memory
 
 PATIENCE = GRACE + 0.5  # seconds after which a process that was told to end is killed
 LARGEST_GROUP = 512
@@ -43,9 +40,9 @@ logger = logging.getLogger('pipekit')
 class ProcessPool:
     """The processes, from the first item on to ``close``."""
 
-    def __init__(self, kind: Processes, meter: Meter | None = None):
+    def __init__(self, kind: Processes, on_wait: OnWait | None = None):
         self._kind = kind
-        self._meter = meter
+        self._on_wait = on_wait
         self._workers: list[WorkerProcess] = []
         self._cancelled = False
         self._lock = threading.RLock()  # for these two: a signal handler or a finalizer may cancel anywhere
@@ -146,19 +143,19 @@ class ProcessPool:
             return
         if self._starting is None:
             self._starting = Progress(f'starting {code(self._kind)}', self._kind.n)
-        with self._on_the_meter():
+        with self._timed():
             self._listen(0)
         while len(self._workers) < self._kind.n:
             self._start()
-        with self._on_the_meter():
+        with self._timed():
             self._give_to(min(self._workers, key=lambda worker: (len(worker.groups), worker.n_given)), job, items)
 
     @contextmanager
-    def _on_the_meter(self) -> Iterator[None]:
+    def _timed(self) -> Iterator[None]:
         begin = perf_counter()
         yield
-        if self._meter is not None:
-            self._meter.waited(self._kind, begin)
+        if self._on_wait is not None:
+            self._on_wait(self._kind, begin)
 
     def _give_to(self, worker: WorkerProcess, job: Job, items: list[WorkItem]) -> None:
         try:
@@ -182,7 +179,7 @@ class ProcessPool:
 
     def _result(self, item: WorkItem) -> Any:
         while not item.done:
-            with self._on_the_meter():
+            with self._timed():
                 self._listen(None)
         if item.error is not None:
             raise item.take_error()
