@@ -94,10 +94,9 @@ class Job:
 
     def update_group_size(self, n_items: int, seconds: float, n_bytes: int) -> None:
         """Choose the size of the next groups by the time and the bytes that a group has taken."""
-        fitting = min(
-            TARGET_GROUP_SECONDS / max(seconds / n_items, 1e-9), TARGET_GROUP_BYTES / max(n_bytes / n_items, 1)
-        )
-        self.group_size = max(1, min(round(fitting), 2 * self.group_size, self._max_group_size))
+        by_time = TARGET_GROUP_SECONDS / max(seconds / n_items, 1e-9)
+        by_bytes = TARGET_GROUP_BYTES / max(n_bytes / n_items, 1)
+        self.group_size = max(1, min(round(min(by_time, by_bytes)), 2 * self.group_size, self._max_group_size))
 
 
 def take_items(values: Iterator[Any], n: int) -> tuple[list[WorkItem], BaseException | None]:

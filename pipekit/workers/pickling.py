@@ -23,7 +23,8 @@ from ..describing.display import code
 from ..describing.structures import fields_of
 from ..memory.blocks import Bytes, pooled_empty
 
-Extent: TypeAlias = tuple[int, int, int]  # in an arena: where a block starts, where bytes in it do, how many they are
+Extent: TypeAlias = tuple[int, int, int]  # start of a block in an arena, start of some bytes in it, how many they are
+Place: TypeAlias = Callable[[Bytes], Extent | None]  # stores a buffer in an arena, if it can
 Pickled: TypeAlias = tuple[bytes, list[Extent]]
 
 MAX_PATH_CHARACTERS = 100
@@ -66,13 +67,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         return reduced
 
 
-def pickled(
-    value: Any,
-    place: Callable[[Bytes], Extent | None],
-    min_bytes: int = MIN_OUT_OF_BAND_BYTES,
-    *,
-    reopen_views: bool = False,
-) -> Pickled:
+def pickled(value: Any, place: Place, min_bytes: int = MIN_OUT_OF_BAND_BYTES, *, reopen_views: bool = False) -> Pickled:
     """A value as bytes without the buffers of at least ``min_bytes`` that ``place`` stores, and their extents.
 
     If ``place`` returns ``None``, the buffer is part of the bytes.

@@ -121,9 +121,7 @@ class WorkerPools:
         try:
             return future.result()
         except BrokenExecutor as error:
-            error.add_note(
-                f'raised by workers={code(workers)}; pipekit does not replace a borrowed executor, pass a new one'
-            )
+            error.add_note(f'raised by workers={code(workers)}; pass a new executor: a borrowed one is not replaced')
             raise
         finally:
             if self._on_wait is not None:

@@ -100,11 +100,9 @@ def _receive(channel: Channel, messages: SimpleQueue[bytes | None]) -> None:
     _end()
 
 
-def _serve(
-    channel: Channel, messages: Iterable[bytes], constants: RemoteBlocks | None, current_step: CurrentStep
-) -> None:
+def _serve(channel: Channel, messages: Iterable[bytes], constants: RemoteBlocks | None, current: CurrentStep) -> None:
     functions: dict[int, Load] = {}
-    current, work = None, None
+    loaded, work = None, None
     for message in messages:
         (kind, number, *rest), load, _ = channel.parsed(message)
         if kind == 'function':
@@ -114,12 +112,12 @@ def _serve(
         key, first = rest
         begin = time.perf_counter()
         try:
-            if current != (number, key):
-                current, work = (number, key), functions[number]().keyed(key)
-            content = _process(channel, work, load(), first, current_step)
+            if loaded != (number, key):
+                loaded, work = (number, key), functions[number]().keyed(key)
+            content = _process(channel, work, load(), first, current)
             kind = 'done'
         except BaseException as error:  # the function or the items cannot be unpickled here
-            kind, current, content = 'not_loaded', None, channel.pickled(([], sendable_error(error, dumps)))
+            kind, loaded, content = 'not_loaded', None, channel.pickled(([], sendable_error(error, dumps)))
         channel.send_pickled((kind, time.perf_counter() - begin, channel.no_room and str(channel.no_room)), content)
 
 
@@ -128,11 +126,11 @@ def _load_function(body: bytes, extents: list[Extent], constants: RemoteBlocks |
     return pickle.loads(body, buffers=buffers)
 
 
-def _process(channel: Channel, work: Any, items: list[Any], first: int, current_step: CurrentStep) -> Pickled:
+def _process(channel: Channel, work: Any, items: list[Any], first: int, current: CurrentStep) -> Pickled:
     results: list[Any] = []
     failure: BaseException | None = None
     try:
-        results.extend(work(item, current_step.begin_step) for item in current_step.watched(items, first))
+        results.extend(work(item, current.begin_step) for item in current.watched(items, first))
     except BaseException as error:
         failure = sendable_error(error, dumps)
     try:

@@ -140,9 +140,7 @@ class WorkerProcess:
         self.connection.close()
 
     def _has_ended(self) -> bool:
-        if self._pidfd is None:
-            return self._process.poll() is not None
-        return bool(wait([self._pidfd], 0))
+        return self._process.poll() is not None if self._pidfd is None else bool(wait([self._pidfd], 0))
 
 
 def how_it_ended(exit_code: int, oom_kills_before: int) -> str:
