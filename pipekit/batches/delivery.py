@@ -242,7 +242,7 @@ class Delivery(Generic[T]):
         position, end = self.position, self.end
         open_at = entries_in_passes if end.batches_per_epoch is None else entries_of
         meter = Meter(is_exact=end.profile)
-        pools = WorkerPools(meter)
+        pools = WorkerPools(meter.waited)
         failures = self.failures.back_at(self.failures.at(self.counted()))
         context = Context(run=Run(pools, meter, BlockPool(), failures))
         entries = open_at(self.pipeline, position[0], context)

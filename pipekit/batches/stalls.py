@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 from more_itertools import first
 
-from ..describing.display import code
 from ..describing.tracebacks import OWN_FILES, THROUGH, without_own
 from ..stages.tasks import task_of
 from ..streams.activities import activity_in
-from ..workers.pools import WorkerPools
+from ..workers.pools import WorkerPools, awaited
 
 MOST_BUSY = 4  # that are described one by one
 STANDARD = (('threading.py',), ('selectors.py',), ('multiprocessing', 'connection.py'))
@@ -71,10 +70,10 @@ class Stall:
         lines = [f'no batch for {waited:g} s, and still waiting', *(self._said(one, now) for one in busy[:MOST_BUSY])]
         if len(busy) > MOST_BUSY:
             lines.append(f'and {len(busy) - MOST_BUSY} more are busy')
-        waits_for = _waits_for(stacks.get(self._thread.ident, []))
-        if waits_for is not None:
-            lines.append(waits_for)
-        is_known = bool(busy) or waits_for is not None
+        result = first(filter(None, map(awaited, reversed(stacks.get(self._thread.ident, [])))), None)
+        if result is not None:
+            lines.append(f'the prefetch thread waits for {result}')
+        is_known = bool(busy) or result is not None
         if not is_known and stacks:
             lines.append('the prefetch thread is in the source, or in a stage that is no function of single samples')
         return '\n'.join([*lines, *_shown(stacks, is_known)])
@@ -132,15 +131,6 @@ def _busy_thread(ident: int | None, stack: Sequence[FrameType]) -> Busy | None:
 
 def _of_process(pid: int, doing: Callable[[], str]) -> str:
     return f'the process {pid} is at {doing()}'
-
-
-def _waits_for(stack: Sequence[FrameType]) -> str | None:
-    for frame in reversed(stack):
-        if frame.f_code is WorkerPools._map.__code__:
-            names = frame.f_locals
-            functions = ', '.join(map(code, names['work'].functions))
-            return f'the prefetch thread waits for a result of {functions} from {code(names["workers"])}'
-    return None
 
 
 def _shown(stacks: dict[int | None, list[FrameType]], is_known: bool) -> Iterator[str]:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from ..memory.blocks import BlockPool
 from ..workers.kinds import Workers
-from ..workers.work import Work
 from .cursors import Cursor, Pairs, T
 from .error_notes import StageLocation
 from .failures import Failures
@@ -18,7 +17,7 @@ from .randomness import Generators, Key
 class RunsWork(Protocol):
     """What the workers of the stages run in, while batches are open."""
 
-    def map(self, workers: Workers, work: Work, values: Iterator[Any]) -> Iterator[Any]:
+    def map(self, workers: Workers, work: Any, values: Iterator[Any]) -> Iterator[Any]:
         """The results, in the order of the values."""
 
     def pause(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Messages between two processes. What is big stays out of the pipe: it lies in memory that both see."""
+"""Messages between two processes; large arrays are passed in shared memory instead of the pipe."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from ..memory.blocks import Bytes, NoRoom
 from ..memory.shared import RemoteBlocks, SharedBlockPool
-from .pickling import OUT_OF_PIPE, Extent, Pickled, pickled
+from .pickling import MIN_OUT_OF_BAND_BYTES, Extent, Pickled, pickled
 
-Load: TypeAlias = Callable[[], Any]
+Load: TypeAlias = Callable[[], Any]  # unpickles the content of a message
 
 
 class Channel:
@@ -23,40 +23,42 @@ class Channel:
     Parameters
     ----------
     connection
-        What goes through the pipe.
+        The pipe.
     outgoing
-        Where this end puts big arrays. With none, or when it is full, they go through the pipe.
+        Shared memory for the large arrays that this end sends. If there is none or it is full, they go through the
+        pipe.
     incoming
-        Where the other end puts them.
+        The shared memory of the other end.
     """
 
     def __init__(self, connection: Connection, outgoing: SharedBlockPool | None, incoming: RemoteBlocks | None):
         self._connection = connection
         self._outgoing = outgoing
         self._incoming = incoming
-        self._lent: Counter[int] = Counter()  # blocks that the other end sees
+        self._in_use: Counter[int] = Counter()  # outgoing blocks that the other end has not released
         self.no_room: NoRoom | None = None  # why an array had to go through the pipe
 
     def send(self, header: Any, content: Any = None) -> None:
-        """Send a message: a header that is small and plain, and any content."""
+        """Send a message: a header, which is small and plain, and any content."""
         self.send_pickled(header, self.pickled(content))
 
     def pickled(self, content: Any) -> Pickled:
-        """Content as it can be sent to the other end, with its big arrays where that can see them."""
-        held: list[Extent] = []
+        """Pickle content for the other end, with large arrays in shared memory."""
+        placed: list[Extent] = []
         try:
-            body, places = pickled(content, lambda array: self._placed(array, held))
-            # Many small things are large together.
-            place = self._placed(np.frombuffer(body, np.uint8), held) if len(body) >= OUT_OF_PIPE else None
+            body, extents = pickled(content, lambda buffer: self._place(buffer, placed))
+            # Many small values are large together.
+            large = len(body) >= MIN_OUT_OF_BAND_BYTES
+            extent = self._place(np.frombuffer(body, np.uint8), placed) if large else None
         except BaseException:
-            self._return(block for block, _, _ in held)
+            self._release(block for block, _, _ in placed)
             raise
-        return (body, places) if place is None else (b'', [*places, place])
+        return (body, extents) if extent is None else (b'', [*extents, extent])
 
     def send_pickled(self, header: Any, content: Pickled) -> None:
-        """Send content that has been pickled."""
-        unseen = [] if self._incoming is None else self._incoming.take_unseen()
-        self._connection.send_bytes(pickle.dumps((header, *content, unseen)))
+        """Send content that is already pickled."""
+        released = [] if self._incoming is None else self._incoming.take_unseen()
+        self._connection.send_bytes(pickle.dumps((header, *content, released)))
 
     def receive(self) -> bytes:
         """Wait for a message.
@@ -64,58 +66,51 @@ class Channel:
         Raises
         ------
         EOFError, OSError
-            If the other end is gone.
+            If the other end is closed.
         """
         return self._connection.recv_bytes()
 
-    def opened(self, message: bytes) -> tuple[Any, Load, int]:
-        """The header of a message, a function that gives its content, and the size of that in bytes."""
-        header, body, places, unseen = pickle.loads(message)
-        self._return(unseen)
+    def parsed(self, message: bytes) -> tuple[Any, Load, int]:
+        """The header of a message, a function that unpickles its content, and the size of the content in bytes."""
+        header, body, extents, released = pickle.loads(message)
+        self._release(released)
         incoming = self._incoming
-        buffers: list[Any] = [incoming.of(*place) for place in places] if incoming is not None else []
-        size = len(body) + sum(size for _, _, size in places)
+        buffers: list[Any] = [incoming.of(*extent) for extent in extents] if incoming is not None else []
+        n_bytes = len(body) + sum(size for _, _, size in extents)
         stream = body or buffers.pop()
-        return header, lambda: pickle.loads(stream, buffers=buffers), size
+        return header, lambda: pickle.loads(stream, buffers=buffers), n_bytes
 
     def close(self) -> None:
-        """Give the other end up: what it saw may be used again."""
+        """Close the connection; the blocks that the other end has not released are free again."""
         self._connection.close()
-        self._return(self._lent.elements())
-        self._lent.clear()
+        self._release(self._in_use.elements())
+        self._in_use.clear()
 
-    def _placed(self, array: Bytes, held: list[Extent]) -> Extent | None:
+    def _place(self, buffer: Bytes, placed: list[Extent]) -> Extent | None:
         if self._outgoing is None:
             return None
         try:
-            held.append(placed(array, self._outgoing))
+            placed.append(hold_in_shared_memory(buffer, self._outgoing))
         except NoRoom as error:
             self.no_room = error
             return None
-        self._lent[held[-1][0]] += 1
-        return held[-1]
+        self._in_use[placed[-1][0]] += 1
+        return placed[-1]
 
-    def _return(self, blocks: Iterable[int]) -> None:
+    def _release(self, blocks: Iterable[int]) -> None:
         if self._outgoing is not None:
             for block in list(blocks):
-                self._lent[block] -= 1
+                self._in_use[block] -= 1
                 self._outgoing.drop(block)
 
 
-def placed(array: Bytes, blocks: SharedBlockPool) -> Extent:
-    """Hold the bytes of an array for another process, where they are if they are in a block, copied into one if not.
-
-    Examples
-    --------
-    >>> from pipekit.memory.shared import Arena
-    >>> placed(np.zeros(5, np.uint8), SharedBlockPool(Arena()))
-    (0, 0, 5)
-    """
-    found = blocks.place_of(array)
-    if found is None:
+def hold_in_shared_memory(array: Bytes, blocks: SharedBlockPool) -> Extent:
+    """Hold the bytes of an array for another process: in place if they are in a block, else copied into a new one."""
+    place = blocks.place_of(array)
+    if place is None:
         block = blocks.new(array.nbytes)
         block[...] = array
-        found = blocks.place_of(block)
-        assert found is not None
-    blocks.hold(found[0])
-    return (*found, array.nbytes)
+        place = blocks.place_of(block)
+        assert place is not None
+    blocks.hold(place[0])
+    return (*place, array.nbytes)

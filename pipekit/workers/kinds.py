@@ -1,4 +1,4 @@
-"""What the user says of where functions run: threads, processes, or an executor that is lent."""
+"""Where a user's functions run: in threads, in processes, or in an executor of the user's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..describing.descriptions import Description, described
 from ..describing.display import code
 from ..extras import needs
 
-B = TypeVar('B')
+T = TypeVar('T')
 
 
 class Threads(Description):
@@ -26,20 +26,20 @@ class Threads(Description):
 
 @described
 def threads(n: int, *, name: str | None = None, ahead: int | None = None) -> Threads:
-    """Threads to run a function in: for functions that wait, for a disk or a network, or that release the GIL.
+    """Run a function in ``n`` threads: for functions that wait for a disk or a network, or that release the GIL.
 
-    ``prefetch`` starts and stops them; without it, the function runs in the calling thread. Equal ones in one pipeline
-    are the same threads.
+    ``prefetch`` starts and stops the threads; without it, the function runs in the calling thread. Stages of one
+    pipeline with equal workers share the same threads.
 
     Parameters
     ----------
     n
         The number of threads.
     name
-        Keeps threads apart that would be equal otherwise.
+        Workers with different names share no threads, even if they are equal otherwise.
     ahead
-        The largest number of samples in the hands of the threads or waiting for them, at least ``n``; by default twice
-        as many as there are threads.
+        The largest number of samples in flight, at least ``n``: those that wait for a thread, are being processed, or
+        are done and not yet passed on. By default ``2 * n``.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def threads(n: int, *, name: str | None = None, ahead: int | None = None) -> Thr
     ...     list(letters)
     ['A', 'B', 'C']
     """
-    n, ahead = _checked('threads', n, name, ahead)
+    n, ahead = _checked_options('threads', n, name, ahead)
     return Threads(n, 2 * n if ahead is None else ahead)
 
 
@@ -63,37 +63,38 @@ class Processes(Description):
 
 @described
 def processes(n: int, *, name: str | None = None, ahead: int | None = None, blas_threads: int | None = 1) -> Processes:
-    """Processes to run a function in: for functions that compute in Python. Needs the extra ``processes``.
+    """Run a function in ``n`` processes: for functions that compute in Python. Needs the extra ``processes``.
 
-    ``prefetch`` starts and stops them; without it, the function runs in the calling thread. Equal ones in one pipeline
-    are the same processes. Nothing is forked; lambdas, closures and what a notebook defines work.
+    ``prefetch`` starts and stops the processes; without it, the function runs in the calling thread. Stages of one
+    pipeline with equal workers share the same processes. The processes are not forked. Lambdas, closures and functions
+    defined in a notebook can be used.
 
-    A function is sent once to each process, and what it closes over with it, as it is when the batches are opened; its
-    arrays of 1 MiB and more are not sent, but seen by all processes, read-only. Samples are sent and come back in
-    groups, as many as take 10 ms; where ``combine_batches`` with a fixed size follows at once, a process makes whole
-    batches. Big arrays come back through shared memory, without a copy.
+    A function is sent to each process once, with the variables it closes over as they are when the batches are opened.
+    Its arrays of 1 MiB and more are not sent: all processes read the same copy in shared memory, and cannot write to
+    it. Samples are sent and returned in groups that take about 10 ms each. If ``combine_batches`` with a fixed size
+    follows directly, a process makes whole batches. Large arrays are returned in shared memory, without a copy.
 
-    A process that dies is replaced, and its work done again, with one warning. At a sample where that happens three
-    times in a row, ``WorkerCrashed`` is raised.
+    A process that dies is replaced and its work repeated, with one warning. If three processes in a row die at the same
+    sample, ``WorkerCrashed`` is raised.
 
     Parameters
     ----------
     n
         The number of processes.
     name
-        Keeps processes apart that would be equal otherwise.
+        Workers with different names share no processes, even if they are equal otherwise.
     ahead
-        The largest number of samples, or of batches where a process makes whole ones, in the hands of the processes or
-        waiting for them, at least ``n``; by default two groups for each process.
+        The largest number of samples in flight, or of batches if a process makes whole ones, at least ``n``: those that
+        wait for a process, are being processed, or are done and not yet passed on. By default two groups per process.
     blas_threads
-        How many threads a numerical library may start in each process; ``None`` for what it does by itself.
+        The number of threads that a numerical library may start in each process; ``None`` for the library's default.
 
     Raises
     ------
     ModuleNotFoundError
         If the extra is not installed.
     NotImplementedError
-        On Windows, where an executor of processes can be lent.
+        On Windows. An executor of processes can be passed as ``workers`` there.
 
     Examples
     --------
@@ -102,10 +103,10 @@ def processes(n: int, *, name: str | None = None, ahead: int | None = None, blas
     ...     list(squares)
     [1, 4, 9]
     """
-    n, ahead = _checked('processes', n, name, ahead)
+    n, ahead = _checked_options('processes', n, name, ahead)
     blas_threads = optional(positive_int, 'blas_threads', blas_threads, 'a positive int')
     if os.name != 'posix':
-        raise NotImplementedError('processes(n) needs a POSIX system; lend an executor of processes instead')
+        raise NotImplementedError('processes(n) needs a POSIX system; pass an executor of processes as workers instead')
     with needs('processes', 'processes(n)'):
         for module in ('cloudpickle', 'tblib'):
             if find_spec(module) is None:
@@ -114,34 +115,17 @@ def processes(n: int, *, name: str | None = None, ahead: int | None = None, blas
 
 
 class SupportsSubmit(Protocol):
-    """An executor, as far as pipekit uses it.
+    """An executor, as far as pipekit uses it."""
 
-    Examples
-    --------
-    >>> class InPlace:
-    ...     def submit(self, function, /, *args):
-    ...         future = Future()
-    ...         future.set_result(function(*args))
-    ...         return future
-    >>> InPlace().submit(max, 1, 2).result()
-    2
-    """
-
-    def submit(self, function: Callable[..., B], /, *args: Any) -> Future[B]: ...
+    def submit(self, function: Callable[..., T], /, *args: Any) -> Future[T]: ...
 
 
 Workers: TypeAlias = Threads | Processes | SupportsSubmit
+OnWait: TypeAlias = Callable[[Workers, float], object]  # called after each wait: the workers, and when it began
 
 
 def checked_workers(workers: Any) -> Workers | None:
-    """Check for something that functions can run in.
-
-    Examples
-    --------
-    >>> checked_workers(4)
-    Traceback (most recent call last):
-    TypeError: workers must be threads(n), processes(n), an executor (something with submit), or None, got 4
-    """
+    """The argument ``workers`` of a stage; ``TypeError`` if functions cannot run in it."""
     if workers is None or isinstance(workers, Threads | Processes) or callable(getattr(workers, 'submit', None)):
         checked: Workers | None = workers
         return checked
@@ -149,11 +133,11 @@ def checked_workers(workers: Any) -> Workers | None:
     raise TypeError(f'workers must be {kinds}, got {code(workers)}')
 
 
-def _checked(things: str, n: Any, name: Any, ahead: Any) -> tuple[int, int | None]:
+def _checked_options(kind: str, n: Any, name: Any, ahead: Any) -> tuple[int, int | None]:
     n = positive_int('n', n)
     ahead = optional(positive_int, 'ahead', ahead, 'a positive int')
     if ahead is not None and ahead < n:
-        raise ValueError(f'ahead must be at least n, to keep the {things} busy, got ahead={ahead} for {n} {things}')
+        raise ValueError(f'ahead must be at least n, to keep the {kind} busy, got ahead={ahead} for {n} {kind}')
     if name is not None and not isinstance(name, str):
         raise TypeError(f'name must be a string or None, got {code(name)}')
     return n, ahead

@@ -1,4 +1,4 @@
-"""How values are pickled for another process: more kinds of them than pickle takes, and big arrays apart."""
+"""How values are pickled for another process: more kinds of them than pickle takes, and large arrays out of band."""
 
 from __future__ import annotations
 
@@ -23,128 +23,98 @@ from ..describing.display import code
 from ..describing.structures import fields_of
 from ..memory.blocks import Bytes, pooled_empty
 
-Extent: TypeAlias = tuple[int, int, int]  # a block, where in the region the bytes begin, how many there are
+Extent: TypeAlias = tuple[int, int, int]  # start of a block in an arena, start of some bytes in it, how many they are
+Place: TypeAlias = Callable[[Bytes], Extent | None]  # stores a buffer in an arena, if it can
 Pickled: TypeAlias = tuple[bytes, list[Extent]]
 
-LONGEST_PATH = 100  # characters
-OUT_OF_PIPE = 1 << 15  # bytes: less is faster through it
+MAX_PATH_CHARACTERS = 100
+MIN_OUT_OF_BAND_BYTES = 1 << 15  # smaller buffers are faster in the pipe
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """Pickles lambdas, closures and what a notebook defines; errors with all they carry; memory maps by their file.
+    """Pickles lambdas, closures and what a notebook defines; errors with their causes; memory maps as file and offset.
 
     Parameters
     ----------
     file, **options
-        What ``pickle.Pickler`` takes.
-    maps
-        Whether parts of memory maps go by their file too, to be read only, and not as what is in them.
-
-    Examples
-    --------
-    >>> file = io.BytesIO()
-    >>> Pickler(file).dump(lambda: 3)
-    >>> pickle.loads(file.getvalue())()
-    3
+        As for ``pickle.Pickler``.
+    reopen_views
+        Whether views of memory maps, too, are pickled as file and offset, to be opened read-only.
     """
 
-    def __init__(self, file: io.BytesIO, *, maps: bool = False, **options: Any):
+    def __init__(self, file: io.BytesIO, *, reopen_views: bool = False, **options: Any):
         super().__init__(file, pickle.HIGHEST_PROTOCOL, **options)
-        self._maps = maps
+        self._reopen_views = reopen_views
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is np.ndarray:
-            return _reduced(obj, self._maps)
+            return _reduced_array(obj, self._reopen_views)
         if type(obj) is np.memmap:
-            return _reduced_map(obj, self._maps)
+            return _reduced_memmap(obj, self._reopen_views)
         if isinstance(obj, _lru_cache_wrapper) and not _is_importable(obj):
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         if isinstance(obj, BaseException):
-            made_in_c = isinstance(type(obj).__init__, WrapperDescriptorType)
-            # What an __init__ in Python takes, nobody knows: such an error is made again without it.
-            return pickle_exception(obj, builtin_inits=(type(obj).__init__,)) if made_in_c else pickle_exception(obj)
+            has_c_init = isinstance(type(obj).__init__, WrapperDescriptorType)
+            # The arguments of an __init__ in Python are unknown, so that such an error is rebuilt without calling it.
+            return pickle_exception(obj, builtin_inits=(type(obj).__init__,)) if has_c_init else pickle_exception(obj)
         if isinstance(obj, TracebackType):
             return pickle_traceback(obj)
         reduced = super().reducer_override(obj)
         if isinstance(obj, type) and isinstance(reduced, tuple) and len(reduced) == 6:
-            # The other end sends it back with its samples: what it is there must not overwrite what it is here.
-            _complete.add(obj)
+            # The class comes back with the samples: its state there must not overwrite its state here.
+            _complete_classes.add(obj)
             return (*reduced[:5], partial(_complete_class, reduced[5]))
         return reduced
 
 
-def pickled(
-    value: Any, place: Callable[[Bytes], Extent | None], out_of_pipe: int = OUT_OF_PIPE, *, maps: bool = False
-) -> Pickled:
-    """A value as bytes, and the places of those of its arrays that ``place`` has put elsewhere.
+def pickled(value: Any, place: Place, min_bytes: int = MIN_OUT_OF_BAND_BYTES, *, reopen_views: bool = False) -> Pickled:
+    """A value as bytes without the buffers of at least ``min_bytes`` that ``place`` stores, and their extents.
 
-    Examples
-    --------
-    >>> body, places = pickled([np.zeros(100_000)], lambda array: (0, 0, array.nbytes))
-    >>> len(body) < 1000, places
-    (True, [(0, 0, 800000)])
+    If ``place`` returns ``None``, the buffer is part of the bytes.
     """
-    places: list[Extent] = []
+    extents: list[Extent] = []
 
-    def stays_in(buffer: pickle.PickleBuffer) -> bool:
-        found = place(np.frombuffer(raw, np.uint8)) if (raw := buffer.raw()).nbytes >= out_of_pipe else None
-        places.extend([found] if found else [])
-        return found is None
+    def is_in_band(buffer: pickle.PickleBuffer) -> bool:
+        extent = place(np.frombuffer(raw, np.uint8)) if (raw := buffer.raw()).nbytes >= min_bytes else None
+        extents.extend([extent] if extent else [])
+        return extent is None
 
     file = io.BytesIO()
-    Pickler(file, maps=maps, buffer_callback=stays_in).dump(value)
-    return file.getvalue(), places
+    Pickler(file, reopen_views=reopen_views, buffer_callback=is_in_band).dump(value)
+    return file.getvalue(), extents
 
 
 def dumps(value: Any) -> bytes:
-    """A value as bytes, all of it.
-
-    Examples
-    --------
-    >>> pickle.loads(dumps(lambda: 3))()
-    3
-    """
-    return pickled(value, lambda array: None)[0]
+    """A value as bytes, including its large arrays."""
+    return pickled(value, lambda buffer: None)[0]
 
 
-def picklable(value: Any) -> bool:
-    """Whether a value can be pickled.
-
-    Examples
-    --------
-    >>> picklable(lambda: 3), picklable(line for line in 'ab')
-    (True, False)
-    """
+def is_picklable(value: Any) -> bool:
+    """Whether a value can be pickled."""
     try:
-        pickled(value, lambda array: (0, 0, 0))
+        pickled(value, lambda buffer: (0, 0, 0))
     except Exception:
         return False
     return True
 
 
 def unpicklable_part(value: Any, path: str) -> str:
-    """The first part of a value that cannot be pickled, with its name.
-
-    Examples
-    --------
-    >>> unpicklable_part({'image': 1, 'lines': (line for line in 'ab')}, 'sample')
-    "sample['lines'] is <generator>"
-    """
+    """The first part of a value that cannot be pickled, such as ``"sample['lines'] is <generator>"``."""
     fields = list(enumerate(value)) if isinstance(value, list) else fields_of(value) or []
-    for name, part in fields if len(path) < LONGEST_PATH else ():  # it may contain itself
-        if not picklable(part):
-            of_item = isinstance(value, Mapping) or isinstance(name, int)
-            return unpicklable_part(part, path + (f'[{name!r}]' if of_item else f'.{name}'))
+    for name, part in fields if len(path) < MAX_PATH_CHARACTERS else ():  # a value may contain itself
+        if not is_picklable(part):
+            is_item = isinstance(value, Mapping) or isinstance(name, int)
+            return unpicklable_part(part, path + (f'[{name!r}]' if is_item else f'.{name}'))
     return f'{path} is {code(value)}'
 
 
-_complete: weakref.WeakSet[type] = weakref.WeakSet()  # classes that went or came by value
+_complete_classes: weakref.WeakSet[type] = weakref.WeakSet()  # that were sent or received by value
 
 
 def _complete_class(set_state: Callable[[type, Any], object], kind: type, state: Any) -> None:
-    if kind not in _complete:
+    if kind not in _complete_classes:
         set_state(kind, state)
-        _complete.add(kind)
+        _complete_classes.add(kind)
 
 
 def _is_importable(function: Any) -> bool:
@@ -158,34 +128,38 @@ def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
     return lru_cache(**parameters)(function)
 
 
-def _reduced(array: npt.NDArray[Any], maps: bool) -> Any:
-    if maps and isinstance(array.base, np.memmap):
+def _reduced_array(array: npt.NDArray[Any], reopen_views: bool) -> Any:
+    if reopen_views and isinstance(array.base, np.memmap):
         return np.asarray, (array.view(np.memmap),)
     if array.dtype.hasobject:
         return NotImplemented
-    if array.dtype.kind in 'mM':  # which are no buffers
+    if array.dtype.kind in 'mM':  # dates and durations do not support the buffer protocol
         return np.ndarray.view, (array.view(np.int64), array.dtype)
     if array.flags.forc:
         return NotImplemented
     axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
-    sorted_out = array.transpose(axes)
-    if not sorted_out.flags.c_contiguous:
-        room = pooled_empty(sorted_out.shape, array.dtype)
-        room = np.empty(sorted_out.shape, array.dtype) if room is None else room
-        room[...] = sorted_out
-        room.flags.writeable = array.flags.writeable
-        sorted_out = room
-    return np.ndarray.transpose, (sorted_out, *np.argsort(axes).tolist())
+    transposed = array.transpose(axes)
+    return np.ndarray.transpose, (_without_gaps(transposed), *np.argsort(axes).tolist())
 
 
-def _reduced_map(array: np.memmap[Any, Any], maps: bool) -> Any:
-    first = array
-    while isinstance(first.base, np.memmap):
-        first = first.base
-    goes = (maps or first is array) and array.flags.forc
-    if goes and first.mode != 'c' and first.filename is not None and os.path.exists(first.filename):
-        mode = 'r+' if array.flags.writeable and not maps else 'r'
-        offset = first.offset + array.ctypes.data - first.ctypes.data
+def _without_gaps(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if array.flags.c_contiguous:
+        return array
+    copy = pooled_empty(array.shape, array.dtype)
+    copy = np.empty(array.shape, array.dtype) if copy is None else copy
+    copy[...] = array
+    copy.flags.writeable = array.flags.writeable
+    return copy
+
+
+def _reduced_memmap(array: np.memmap[Any, Any], reopen_views: bool) -> Any:
+    whole = array
+    while isinstance(whole.base, np.memmap):
+        whole = whole.base
+    reopens = (reopen_views or whole is array) and array.flags.forc
+    if reopens and whole.mode != 'c' and whole.filename is not None and os.path.exists(whole.filename):
+        mode = 'r+' if array.flags.writeable and not reopen_views else 'r'
+        offset = whole.offset + array.ctypes.data - whole.ctypes.data
         order = 'C' if array.flags.c_contiguous else 'F'
-        return np.memmap, (first.filename, array.dtype, mode, offset, array.shape, order)
+        return np.memmap, (whole.filename, array.dtype, mode, offset, array.shape, order)
     return np.ndarray.view, (array.view(np.ndarray), np.memmap)

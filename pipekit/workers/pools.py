@@ -1,4 +1,4 @@
-"""What the workers of one open pipeline run in."""
+"""The threads, processes and borrowed executors that the stages of one open pipeline run functions in."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoo
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import perf_counter
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from ..describing.display import code
-from ..streams.metering import Meter
-from .kinds import Processes, SupportsSubmit, Threads, Workers
-from .work import Work
+from .kinds import OnWait, Processes, SupportsSubmit, Threads, Workers
 
 if TYPE_CHECKING:
+    from .jobs import Work
     from .process_pool import ProcessPool
 
 
 class WorkerPools:
-    """What the workers of one pipeline run in, while it is open: threads of its own, and what was lent to it."""
+    """What the workers of one open pipeline run in: threads and processes of its own, and borrowed executors."""
 
-    def __init__(self, meter: Meter | None = None) -> None:
-        self._meter = meter
-        self._own: dict[Threads, ThreadPoolExecutor] = {}
-        self._own_processes: dict[Processes, ProcessPool] = {}
+    def __init__(self, on_wait: OnWait | None = None) -> None:
+        self._on_wait = on_wait
+        self._executors: dict[Threads, ThreadPoolExecutor] = {}
+        self._process_pools: dict[Processes, ProcessPool] = {}
         self._pending: set[Future[Any]] = set()
         self._is_cancelled = False
-        self._cancellation: SimpleQueue[None] = SimpleQueue()  # an Event locks out a finalizer that comes in its middle
-        self.works: WeakSet[Work] = WeakSet()  # what is done in threads, by which one knows a thread that is at it
+        self._cancellation: SimpleQueue[None] = SimpleQueue()  # reentrant, for finalizers, where an Event is not
+        self.works: WeakSet[Work] = WeakSet()  # given to threads: a frame that calls one of them belongs to this object
 
     def map(self, workers: Workers, work: Work, values: Iterator[Any]) -> Iterator[Any]:
-        """The function's results, in the order of the values; some values ahead of them are worked on."""
+        """The results in the order of the values; later values are processed in the meantime."""
         if isinstance(workers, Processes):
-            return self._processes(workers).map(work, values)
+            return self._process_pool(workers).map(work, values)
         return self._map(workers, work, values)
 
     def _map(self, workers: Threads | SupportsSubmit, work: Work, values: Iterator[Any]) -> Iterator[Any]:
@@ -49,7 +49,7 @@ class WorkerPools:
                 while not ends and len(waiting) < ahead:
                     try:
                         waiting.append(self._submit(executor, workers, work, next(values)))
-                    except BaseException as error:  # the end, too: it comes after the results that are on their way
+                    except BaseException as error:  # also StopIteration: raised after the results before it
                         ends.append(error)
                 if not waiting:
                     break
@@ -61,50 +61,50 @@ class WorkerPools:
             raise ends.pop()
 
     def cancel(self) -> None:
-        """Give up what has not begun: whoever waits for it is told so."""
+        """Cancel what has not begun: whoever waits for it gets a ``CancelledError``. May be called in any thread."""
         self._is_cancelled = True
         self._cancellation.put(None)
         for future in list(self._pending):
             future.cancel()
-        for processes in list(self._own_processes.values()):
-            processes.cancel()
+        for pool in list(self._process_pools.values()):
+            pool.cancel()
 
     def doing(self) -> Iterator[tuple[int, Hashable, Callable[[], str]]]:
-        """What each process is at: its id, what tells the item from others, and the words. In any thread."""
-        for processes in list(self._own_processes.values()):
-            yield from processes.doing()
+        """What each process is doing: its id, a key of the item and step, and a description. For any thread."""
+        for pool in list(self._process_pools.values()):
+            yield from pool.doing()
 
     def pause(self, seconds: float) -> None:
-        """Wait, unless the work is given up meanwhile."""
+        """Wait; ``CancelledError`` as soon as the pools are cancelled."""
         with suppress(Empty):
             self._cancellation.get(timeout=seconds)
-            self._cancellation.put(None)  # others may wait, too
+            self._cancellation.put(None)  # for other threads that wait
             raise CancelledError
 
     def close(self) -> None:
-        """Let the threads end, end the processes, and wait for both. What was lent is left as it is."""
-        for executor in self._own.values():
+        """End the threads and processes, and wait for them. Borrowed executors are left as they are."""
+        for executor in self._executors.values():
             executor.shutdown(wait=False, cancel_futures=True)
-        for processes in self._own_processes.values():
-            processes.close()
-        for executor in self._own.values():
+        for pool in self._process_pools.values():
+            pool.close()
+        for executor in self._executors.values():
             executor.shutdown()
 
-    def _processes(self, workers: Processes) -> ProcessPool:
-        if workers not in self._own_processes:
+    def _process_pool(self, workers: Processes) -> ProcessPool:
+        if workers not in self._process_pools:
             from .process_pool import ProcessPool  # needs the extra `processes`
 
-            self._own_processes[workers] = ProcessPool(workers, self._meter)
-            if self._is_cancelled:  # in the meantime
-                self._own_processes[workers].cancel()
-        return self._own_processes[workers]
+            self._process_pools[workers] = ProcessPool(workers, self._on_wait)
+            if self._is_cancelled:  # by another thread, which may not have seen the new pool
+                self._process_pools[workers].cancel()
+        return self._process_pools[workers]
 
     def _executor(self, workers: Threads | SupportsSubmit) -> tuple[SupportsSubmit, int]:
         if not isinstance(workers, Threads):
             return workers, 2 * (os.cpu_count() or 1) + 2
-        if workers not in self._own:
-            self._own[workers] = ThreadPoolExecutor(workers.n, thread_name_prefix=f'pipekit-{workers!r}')
-        return self._own[workers], workers.ahead
+        if workers not in self._executors:
+            self._executors[workers] = ThreadPoolExecutor(workers.n, thread_name_prefix=f'pipekit-{workers!r}')
+        return self._executors[workers], workers.ahead
 
     def _submit(self, executor: SupportsSubmit, workers: Workers, work: Work, value: Any) -> Future[Any]:
         try:
@@ -121,8 +121,16 @@ class WorkerPools:
         try:
             return future.result()
         except BrokenExecutor as error:
-            error.add_note(f'raised by workers={code(workers)}, which was lent and is not replaced')
+            error.add_note(f'raised by workers={code(workers)}; pass a new executor: a borrowed one is not replaced')
             raise
         finally:
-            if self._meter is not None:
-                self._meter.waited(workers, begin)
+            if self._on_wait is not None:
+                self._on_wait(workers, begin)
+
+
+def awaited(frame: FrameType) -> str | None:
+    """What a frame of ``WorkerPools.map`` waits for, as "a result of load from threads(4)"; ``None`` for others."""
+    if frame.f_code is not WorkerPools._map.__code__:
+        return None
+    variables = frame.f_locals
+    return f'a result of {", ".join(map(code, variables["work"].functions))} from {code(variables["workers"])}'

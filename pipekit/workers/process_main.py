@@ -1,4 +1,4 @@
-"""What a worker process does: run functions on the items it is sent, and send back what they give."""
+"""What a worker process does: call functions with the items it is sent, and send back the results."""
 
 from __future__ import annotations
 
@@ -19,131 +19,126 @@ from ..memory.blocks import allocate_from
 from ..memory.file_descriptors import take_closed_streams
 from ..memory.shared import Arena, RemoteBlocks, SharedBlockPool
 from .channels import Channel, Load
-from .pickling import Extent, Pickled, dumps, picklable, unpicklable_part
+from .pickling import Extent, Pickled, dumps, is_picklable, unpicklable_part
 from .remote_errors import sendable_error
 
-GRACE = 1.0  # seconds that the function which is running has to end in, when nobody waits for it any more
-MARKS = 4096  # bytes at the beginning of a region, which say what the process is doing
+EXIT_GRACE_SECONDS = 1.0  # for a running function to return after the other end of the connection is closed
+CURRENT_STEP_BYTES = 4096  # at the start of an arena, reserved for a ``CurrentStep``
 
 
-class Marks:
-    """Which item a process is at, and at which step of it: written by the process, read when it has died.
+class CurrentStep:
+    """The item and the step that a process is at: written by the process, read by its parent even after a crash.
 
-    Examples
-    --------
-    >>> region = Arena()
-    >>> marks = Marks(region)
-    >>> for item in marks.watched('ab', first=6):
-    ...     marks.begin_step()
-    ...     Marks(region).read()
-    (6, 1)
-    (7, 1)
+    Parameters
+    ----------
+    arena
+        The shared memory to keep it in. If there is none, the parent does not see it.
     """
 
-    def __init__(self, region: Arena | None):
-        memory = region.memory if region is not None else bytearray(MARKS)
-        self._marks = memoryview(memory)[:16].cast('q')
+    def __init__(self, arena: Arena | None):
+        memory = arena.memory if arena is not None else bytearray(CURRENT_STEP_BYTES)
+        self._numbers = memoryview(memory)[:16].cast('q')
 
     def watched(self, items: Iterable[Any], first: int) -> Iterator[Any]:
-        """The items, the number of each being noted when it begins."""
+        """The items, each with its number written when it begins; ``first`` is that of the first one."""
         for number, item in enumerate(items, first):
-            self._marks[1] = 0  # first: a step is never taken for one of another item
-            self._marks[0] = number
+            self._numbers[1] = 0  # before the number: the step of the last item must not be read as one of this item
+            self._numbers[0] = number
             yield item
-        self._marks[1] = 0  # what goes wrong from now on may be the fault of any of them
+        self._numbers[1] = 0  # any of the items may cause a crash from now on
 
     def begin_step(self) -> None:
-        """Say that the next step of it begins."""
-        self._marks[1] += 1
+        """Count a step of the item."""
+        self._numbers[1] += 1
 
     def read(self) -> tuple[int, int]:
-        """The number of the item, and of the step."""
-        return self._marks[0], self._marks[1]
+        """The number of the item, and of the step; step 0 is before the first one or after the last one."""
+        return self._numbers[0], self._numbers[1]
 
 
 def main(connection: int, results: int | None, arguments: int | None) -> None:
-    """Serve until the other end of the connection is gone."""
+    """Serve until the other end of the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     take_closed_streams()
     pipe = Connection(connection)
-    region = None if results is None else Arena(results, first=MARKS)
-    blocks = None if region is None else SharedBlockPool(region)
+    arena = None if results is None else Arena(results, first=CURRENT_STEP_BYTES)
+    blocks = None if arena is None else SharedBlockPool(arena)
     shared = None if arguments is None else Arena(arguments)
     constants = None if arguments is None else RemoteBlocks(Arena(arguments, read_only=True))
     allocate_from(blocks)
-    # A fork of this process has none of it: neither the connection, which would not end with this process, nor the
-    # blocks, which both would take.
+    # A fork of this process inherits neither the connection, which would stay open after this process has ended, nor
+    # the blocks, which both would write to.
     os.set_inheritable(connection, False)
     os.register_at_fork(after_in_child=pipe.close)
     os.register_at_fork(after_in_child=partial(allocate_from, None))
     channel = Channel(pipe, blocks, None if shared is None else RemoteBlocks(shared))
     messages: SimpleQueue[bytes | None] = SimpleQueue()
     threading.Thread(target=_receive, args=(channel, messages), daemon=True).start()
-    with suppress(OSError):  # nobody waits for it any more
+    with suppress(OSError):  # the other end is closed
         channel.send(('started',))
-        _serve(channel, iter(messages.get, None), constants, Marks(region))
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # those that are not closed
+        _serve(channel, iter(messages.get, None), constants, CurrentStep(arena))
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # either is None if it is closed
         with suppress(OSError, ValueError):
             stream.flush()
     _end()
 
 
 def _end() -> NoReturn:
-    # At once, and with what it has started itself: taking the interpreter down takes longer than all the rest.
+    # With the processes that the functions have started, and without finalizing the interpreter, which is slow.
     os.killpg(0, signal.SIGKILL)
     os._exit(0)
 
 
 def _receive(channel: Channel, messages: SimpleQueue[bytes | None]) -> None:
-    # All is received at once, whatever the process is doing: the other end never waits while it sends, and its end is
-    # noticed in the middle of a function.
+    # In a thread of its own, so that the other end never blocks when it sends, and its closing is noticed while a
+    # function runs.
     with suppress(EOFError, OSError, MemoryError):
         while True:
             messages.put(channel.receive())
     messages.put(None)
-    time.sleep(GRACE)  # the process ends meanwhile, unless a function or a thread of the user's goes on
+    time.sleep(EXIT_GRACE_SECONDS)  # the process ends in the meantime, unless a function or a thread of its runs on
     _end()
 
 
-def _serve(channel: Channel, messages: Iterable[bytes], constants: RemoteBlocks | None, marks: Marks) -> None:
+def _serve(channel: Channel, messages: Iterable[bytes], constants: RemoteBlocks | None, current: CurrentStep) -> None:
     functions: dict[int, Load] = {}
-    current, work = None, None
+    loaded, work = None, None
     for message in messages:
-        (kind, number, *rest), load, _ = channel.opened(message)
+        (kind, number, *rest), load, _ = channel.parsed(message)
         if kind == 'function':
-            body, places = load()
-            functions[number] = lru_cache(partial(_function, body, places, constants))
+            body, extents = load()
+            functions[number] = lru_cache(partial(_load_function, body, extents, constants))
             continue
         key, first = rest
-        before = time.perf_counter()
+        begin = time.perf_counter()
         try:
-            if current != (number, key):
-                current, work = (number, key), functions[number]().keyed(key)
-            content = _done(channel, work, load(), first, marks)
+            if loaded != (number, key):
+                loaded, work = (number, key), functions[number]().keyed(key)
+            content = _process(channel, work, load(), first, current)
             kind = 'done'
-        except BaseException as error:  # what is sent here cannot be made here
-            kind, current, content = 'unmade', None, channel.pickled(([], sendable_error(error, dumps)))
-        channel.send_pickled((kind, time.perf_counter() - before, channel.no_room and str(channel.no_room)), content)
+        except BaseException as error:  # the function or the items cannot be unpickled here
+            kind, loaded, content = 'not_loaded', None, channel.pickled(([], sendable_error(error, dumps)))
+        channel.send_pickled((kind, time.perf_counter() - begin, channel.no_room and str(channel.no_room)), content)
 
 
-def _function(body: bytes, places: list[Extent], constants: RemoteBlocks | None) -> Any:
-    buffers = [constants.of(*place) for place in places] if constants is not None else []
+def _load_function(body: bytes, extents: list[Extent], constants: RemoteBlocks | None) -> Any:
+    buffers = [constants.of(*extent) for extent in extents] if constants is not None else []
     return pickle.loads(body, buffers=buffers)
 
 
-def _done(channel: Channel, work: Any, items: list[Any], first: int, marks: Marks) -> Pickled:
-    outcomes: list[Any] = []
+def _process(channel: Channel, work: Any, items: list[Any], first: int, current: CurrentStep) -> Pickled:
+    results: list[Any] = []
     failure: BaseException | None = None
     try:
-        outcomes.extend(work(item, marks.begin_step) for item in marks.watched(items, first))
+        results.extend(work(item, current.begin_step) for item in current.watched(items, first))
     except BaseException as error:
         failure = sendable_error(error, dumps)
     try:
-        return channel.pickled((outcomes, failure))
+        return channel.pickled((results, failure))
     except Exception as error:
-        sound = next((number for number, outcome in enumerate(outcomes) if not picklable(outcome)), 0)
-        part = unpicklable_part(work.value_of(outcomes[sound]), 'sample')
-        doing = work.doing(items[sound], 0)
+        n_good = next((number for number, result in enumerate(results) if not is_picklable(result)), 0)
+        part = unpicklable_part(work.value_of(results[n_good]), 'sample')
+        doing = work.doing(items[n_good], 0)
         failure = TypeError(f'cannot send the result of {doing} back: {part}, which cannot be pickled: {error}')
         failure.__cause__ = sendable_error(error, dumps)
-        return channel.pickled((outcomes[:sound], failure))
+        return channel.pickled((results[:n_good], failure))

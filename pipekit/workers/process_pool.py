@@ -1,4 +1,4 @@
-"""The processes that ``processes(n)`` asks for: fed in order, replaced when they die, stopped."""
+"""The worker processes that ``processes(n)`` describes: sent items in order, replaced when they die, ended."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import chain
+from itertools import chain, filterfalse
 from multiprocessing.connection import wait
 from time import monotonic, perf_counter
 from typing import Any
 from warnings import warn
+
+from more_itertools import first
 
 from ..describing.display import code
 from ..describing.progress import Progress
@@ -22,56 +24,54 @@ from ..errors import WorkerCrashed
 from ..memory.blocks import Bytes, NoRoom
 from ..memory.forks import let_go_after_forks
 from ..memory.shared import Arena, SharedBlockPool
-from ..streams.metering import Meter
-from .channels import placed
-from .endings import how_it_ended, times_out_of_memory
-from .jobs import Job, WorkItem, suspected, taken
-from .kinds import Processes
-from .pickling import Extent, Pickled, picklable, pickled, unpicklable_part
-from .process_main import GRACE
-from .work import Work
-from .worker_process import WorkerProcess
+from .channels import hold_in_shared_memory
+from .jobs import Job, Work, WorkItem, regrouped, take_items
+from .kinds import OnWait, Processes
+from .pickling import Extent, Pickled, is_picklable, pickled, unpicklable_part
+from .process_main import EXIT_GRACE_SECONDS
+from .worker_process import WorkerProcess, how_it_ended, oom_kills
 
-PATIENCE = GRACE + 0.5  # seconds after which a process that was told to end is killed
-LARGEST_GROUP = 512
-SHARED_ONCE = 1 << 20  # bytes: a function's larger arrays are not sent, but seen by all processes
-CRASHES, FAILED_STARTS = 3, 10  # in a row, which are an error; the latter for each process
+CLOSE_TIMEOUT_SECONDS = EXIT_GRACE_SECONDS + 0.5  # after which a process that was asked to end is killed
+MAX_GROUP_SIZE = 512
+MIN_CONSTANT_BYTES = 1 << 20  # larger arrays of a function are in shared memory, once for all processes
+MAX_CRASHES = 3  # in a row, at the same step of an item
+MAX_FAILED_STARTS = 10  # in a row, times the number of processes
 
 logger = logging.getLogger('pipekit')
 
 
 class ProcessPool:
-    """The processes, from the first item on to ``close``."""
+    """The processes, from the first item to ``close``."""
 
-    def __init__(self, kind: Processes, meter: Meter | None = None):
+    def __init__(self, kind: Processes, on_wait: OnWait | None = None):
         self._kind = kind
-        self._meter = meter
+        self._on_wait = on_wait
         self._workers: list[WorkerProcess] = []
-        self._cancelled = False
-        self._lock = threading.RLock()  # for these two: a signal handler or a finalizer may cancel anywhere
+        self._is_cancelled = False
+        self._lock = threading.RLock()  # for the two above: a signal handler or a finalizer may cancel at any time
         self._functions: dict[Any, tuple[int, Pickled, Work]] = {}
-        self._constants: dict[tuple[int, int], tuple[Extent, Bytes]] = {}  # what all see, by its address and size here
+        self._constants: dict[tuple[int, int], tuple[Extent, Bytes]] = {}  # arrays of functions, by address and size
         self._warned: set[str] = set()
-        self._times_out_of_memory = times_out_of_memory()
-        self._no_room: NoRoom | None = None  # for what all see
+        self._oom_kills_before = oom_kills()
+        self._no_room: NoRoom | None = None  # why an array of a function is not in shared memory
         self._failed_starts = 0
-        self._starting: Progress | None = None
-        self._shared = self._region()
+        self._progress: Progress | None = None
+        self._shared = self._new_arena()
         self._blocks = None if self._shared is None else SharedBlockPool(self._shared)
 
     def map(self, work: Work, values: Iterator[Any]) -> Iterator[Any]:
-        """The results, in the order of the values; some values ahead of them are worked on."""
+        """The results in the order of the values; later values are processed in the meantime."""
         n, ahead = self._kind.n, self._kind.ahead
-        job = self._job(work, LARGEST_GROUP if ahead is None else max(1, ahead // (2 * n)))
+        job = self._job(work, MAX_GROUP_SIZE if ahead is None else max(1, ahead // (2 * n)))
         waiting: deque[WorkItem] = deque()
         ends: list[BaseException] = []
         try:
             while True:
                 while not ends and len(waiting) + job.group_size <= (ahead or 2 * n * job.group_size):
-                    items, end = taken(values, job.group_size)
-                    ends += [] if end is None else [end]  # it comes after the results that are on their way
+                    items, end = take_items(values, job.group_size)
+                    ends += [] if end is None else [end]  # raised after the results of the values before it
                     waiting.extend(items)
-                    self._give(job, items)
+                    self._submit(job, items)
                     del items
                 if not waiting:
                     break
@@ -83,31 +83,31 @@ class ProcessPool:
             raise ends.pop()
 
     def doing(self) -> Iterator[tuple[int, Hashable, Callable[[], str]]]:
-        """What each process is at: its id, what tells the item from others, and the words. In any thread."""
+        """What each process is doing: its id, a key of the item and step, and a description. For any thread."""
         for worker in list(self._workers):
             if not worker.started:
                 yield worker.pid, None, partial(str, 'its start')
             for job, items in list(worker.groups)[: int(worker.started)]:
-                number, step = worker.at()
+                number, step = worker.current_step()
                 value = next((item.value for item in items if item.number == number), None)
-                if step and value is not None:  # else it has only begun with them, or has just ended
+                if step and value is not None:  # else it is between two items, or at the end of the group
                     yield worker.pid, (number, step), partial(job.work.doing, value, step)
                 else:
-                    yield worker.pid, (items[0].number, 0), partial(_of_any, job.work, len(items))
+                    yield worker.pid, (items[0].number, 0), partial(_doing_group, job.work, len(items))
 
     def cancel(self) -> None:
-        """Let the processes end, and whoever waits for them be told so. May be called in any thread."""
+        """Have the processes end, and whoever waits for them get a ``CancelledError``. For any thread."""
         with self._lock:
-            self._cancelled = True
+            self._is_cancelled = True
             for worker in self._workers:
-                worker.tell_to_end()
+                worker.request_end()
 
     def close(self) -> None:
-        """End the processes: they may finish what they are doing, for a second, and are killed after that."""
+        """End the processes. What is running may finish within a second; after that they are killed."""
         self.cancel()
-        if self._starting is not None:
-            self._starting.close()
-        deadline = monotonic() + PATIENCE
+        if self._progress is not None:
+            self._progress.close()
+        deadline = monotonic() + CLOSE_TIMEOUT_SECONDS
         for worker in self._workers:
             worker.end(deadline - monotonic())
         self._workers.clear()
@@ -116,81 +116,84 @@ class ProcessPool:
         self._shared = self._blocks = None
         let_go_after_forks()
 
-    def _job(self, work: Work, largest_group: int) -> Job:
+    def _job(self, work: Work, max_group_size: int) -> Job:
         if work.identity not in self._functions:
             try:
-                function = pickled(work.keyed(()), self._placed_once, SHARED_ONCE, maps=True)
+                function = pickled(work.keyed(()), self._share_constant, MIN_CONSTANT_BYTES, reopen_views=True)
             except Exception as error:
-                culprit = next((function for function in work.functions if not picklable(function)), work)
+                culprit = first(filterfalse(is_picklable, work.functions), work)
                 text = f'cannot send {code(culprit)} to {code(self._kind)}, because it cannot be pickled: {error}'
                 raise TypeError(text) from error
             self._functions[work.identity] = len(self._functions), function, work
-            self._warn_of_pipe(self._no_room)
+            self._warn_about_pipe(self._no_room)
         number, function, _ = self._functions[work.identity]
-        return Job(work, number, function, largest_group)
+        return Job(work, number, function, max_group_size)
 
-    def _placed_once(self, array: Bytes) -> Extent | None:
+    def _share_constant(self, array: Bytes) -> Extent | None:
         if self._blocks is None:
             return None
-        address = array.ctypes.data, array.nbytes
+        key = array.ctypes.data, array.nbytes
         try:
-            if address not in self._constants:
-                self._constants[address] = placed(array, self._blocks), array
+            if key not in self._constants:
+                self._constants[key] = hold_in_shared_memory(array, self._blocks), array
         except NoRoom as error:
             self._no_room = error
             return None
-        return self._constants[address][0]
+        return self._constants[key][0]
 
-    def _give(self, job: Job, items: list[WorkItem]) -> None:
+    def _submit(self, job: Job, items: list[WorkItem]) -> None:
         if not items:
             return
-        if self._starting is None:
-            self._starting = Progress(f'starting {code(self._kind)}', self._kind.n)
-        with self._on_the_meter():
-            self._listen(0)
+        if self._progress is None:
+            self._progress = Progress(f'starting {code(self._kind)}', self._kind.n)
+        with self._timed():
+            self._receive(0)
         while len(self._workers) < self._kind.n:
             self._start()
-        with self._on_the_meter():
-            self._give_to(min(self._workers, key=lambda worker: (len(worker.groups), worker.n_given)), job, items)
+        with self._timed():
+            self._send(min(self._workers, key=lambda worker: (len(worker.groups), worker.n_groups_sent)), job, items)
 
     @contextmanager
-    def _on_the_meter(self) -> Iterator[None]:
+    def _timed(self) -> Iterator[None]:
         begin = perf_counter()
         yield
-        if self._meter is not None:
-            self._meter.waited(self._kind, begin)
+        if self._on_wait is not None:
+            self._on_wait(self._kind, begin)
 
-    def _give_to(self, worker: WorkerProcess, job: Job, items: list[WorkItem]) -> None:
+    def _send(self, worker: WorkerProcess, job: Job, items: list[WorkItem]) -> None:
         try:
             content = worker.channel.pickled([item.value for item in items])
         except Exception as error:
-            self._give_one_by_one(worker, job, items, error)
+            if len(items) > 1:
+                self._send_one_by_one(worker, job, items)
+            else:
+                items[0].finish(error=self._unsendable(job.work, items[0].value, error))
         else:
-            worker.give(job, items, content)
-        self._warn_of_pipe(worker.channel.no_room)
+            worker.send(job, items, content)
+        self._warn_about_pipe(worker.channel.no_room)
 
-    def _give_one_by_one(self, worker: WorkerProcess, job: Job, items: list[WorkItem], error: Exception) -> None:
-        if len(items) > 1:
-            for item in items:
-                self._give_to(worker, job, [item])
-            return
-        part = unpicklable_part(job.work.values(items[0].value), 'sample')
-        doing = job.work.doing(items[0].value, 1)
-        raised = TypeError(f'cannot send to {code(self._kind)}: {part}, which cannot be pickled, for {doing}: {error}')
-        raised.__cause__ = error
-        items[0].finish(error=raised)
+    def _send_one_by_one(self, worker: WorkerProcess, job: Job, items: list[WorkItem]) -> None:
+        for item in items:  # so that only the one that is at fault fails
+            self._send(worker, job, [item])
+
+    def _unsendable(self, work: Work, value: Any, cause: Exception) -> TypeError:
+        part = unpicklable_part(work.values(value), 'sample')
+        text = f'cannot send the input of {work.doing(value, 1)} to {code(self._kind)}'
+        error = TypeError(f'{text}: {part}, which cannot be pickled: {cause}')
+        error.__cause__ = cause
+        return error
 
     def _result(self, item: WorkItem) -> Any:
         while not item.done:
-            with self._on_the_meter():
-                self._listen(None)
+            with self._timed():
+                self._receive(None)
         if item.error is not None:
             raise item.take_error()
-        return item.outcome
+        return item.result
 
-    def _listen(self, timeout: float | None) -> None:
-        owners = {sign: worker for worker in self._workers for sign in worker.signs}
-        for worker in {owners[sign] for sign in wait(owners, timeout)}:
+    def _receive(self, timeout: float | None) -> None:
+        owners = {waitable: worker for worker in self._workers for waitable in worker.waitables}
+        for worker in {owners[waitable] for waitable in wait(owners, timeout)}:
             is_alive = False
             with suppress(EOFError, OSError):
                 for message in worker.messages():
@@ -200,95 +203,93 @@ class ProcessPool:
                 self._replace(worker)
 
     def _handle(self, worker: WorkerProcess, message: bytes) -> None:
-        (kind, *rest), load, size = worker.channel.opened(message)
+        (kind, *rest), load, n_bytes = worker.channel.parsed(message)
         if kind == 'started':
             worker.started, self._failed_starts = True, 0
-            if self._starting is not None:
-                self._starting.step()
+            if self._progress is not None:
+                self._progress.step()
             return
         seconds, no_room = rest
         job, items = worker.groups.popleft()
-        job.learn(len(items), seconds, size)
-        errors: list[BaseException] = []  # not a variable: an error is not to be in reach of its own traceback
+        job.update_group_size(len(items), seconds, n_bytes)
+        errors: list[BaseException] = []  # a variable would be a reference cycle: error, traceback, frame, error
         try:
-            outcomes, failure = load()
+            results, failure = load()
             errors += [] if failure is None else [failure]
             del failure
-        except BaseException as error:  # the class of a result may not be importable here
-            kind, outcomes = 'unmade', []
+        except BaseException as error:  # such as a result whose class cannot be imported here
+            kind, results = 'not_loaded', []
             errors.append(error)
-        if kind == 'unmade' and len(items) > 1:
-            for item in items:  # only the one whose fault it is, is to fail
-                self._give_to(worker, job, [item])
+        if kind == 'not_loaded' and len(items) > 1:
+            self._send_one_by_one(worker, job, items)
             errors.clear()
         else:
-            for item, outcome in zip(items, outcomes, strict=False):
-                item.finish(outcome)
-            for number, item in enumerate(items[len(outcomes) :]):
+            for item, result in zip(items, results, strict=False):
+                item.finish(result)
+            for number, item in enumerate(items[len(results) :]):
                 item.finish(error=CancelledError() if number else errors.pop())
-        self._warn_of_pipe(no_room)
+        self._warn_about_pipe(no_room)
 
     def _start(self) -> WorkerProcess:
-        worker = WorkerProcess(self._shared, self._blocks, self._region(), self._kind.blas_threads)
+        worker = WorkerProcess(self._shared, self._blocks, self._new_arena(), self._kind.blas_threads)
         with self._lock:
             self._workers.append(worker)
-            if self._cancelled:
-                worker.tell_to_end()
+            if self._is_cancelled:
+                worker.request_end()
         return worker
 
     def _replace(self, worker: WorkerProcess) -> None:
-        if self._cancelled:
+        if self._is_cancelled:
             raise CancelledError
         with self._lock:
             self._workers.remove(worker)
-        exit_code = worker.end(PATIENCE)
-        ended = how_it_ended(exit_code, self._times_out_of_memory)
+        exit_code = worker.end(CLOSE_TIMEOUT_SECONDS)
+        ended = how_it_ended(exit_code, self._oom_kills_before)
         groups = [(job, [item for item in items if not item.done]) for job, items in worker.groups]
         try:
             successor = self._successor(worker, ended, exit_code)
-        except BaseException as error:  # of this work, whatever is being waited for
+        except BaseException as error:  # an error of these items, whichever one is being waited for
             for item in chain.from_iterable(items for _, items in groups):
                 item.finish(error=error.with_traceback(None))
             return
-        doing = ''
+        during = ''
         if worker.started and groups:
-            job, items = groups.pop(0)  # it was at these
-            parts, suspect, step = suspected(items, *worker.at())
+            job, items = groups.pop(0)  # the process died at one of these
+            parts, suspect, step = regrouped(items, *worker.current_step())
             groups = [(job, part) for part in parts] + groups
             if suspect is not None:
-                doing = f' during {job.work.doing(suspect.value, step)}'
-                self._count_crash(suspect, step, ended + doing, exit_code)
+                during = f' during {job.work.doing(suspect.value, step)}'
+                self._count_crash(suspect, step, ended + during, exit_code)
         for job, items in groups:
             unfinished = [item for item in items if not item.done]
             if unfinished:
-                self._give_to(successor, job, unfinished)
-        self._warn_once('crash', f'a process of {code(self._kind)} {ended}{doing}; another one does its work again')
+                self._send(successor, job, unfinished)
+        self._warn_once('crash', f'a process of {code(self._kind)} {ended}{during}; a new one repeats its work')
 
     def _successor(self, worker: WorkerProcess, ended: str, exit_code: int) -> WorkerProcess:
         self._failed_starts += not worker.started
-        too_many = FAILED_STARTS * self._kind.n
-        if self._failed_starts >= too_many:
-            text = f'a process of {code(self._kind)} {ended} as it started, for the {ordinal(too_many)} time in a row'
+        limit = MAX_FAILED_STARTS * self._kind.n
+        if self._failed_starts >= limit:
+            text = f'a process of {code(self._kind)} {ended} while starting, for the {ordinal(limit)} time in a row'
             raise WorkerCrashed(text, exit_code)
         return self._start()
 
     def _count_crash(self, item: WorkItem, step: int, ended: str, exit_code: int) -> None:
-        if item.count_crash(step) == CRASHES:
-            text = f'a process of {code(self._kind)} {ended}, for the {ordinal(CRASHES)} time in a row'
+        if item.count_crash(step) == MAX_CRASHES:
+            text = f'a process of {code(self._kind)} {ended}, for the {ordinal(MAX_CRASHES)} time in a row'
             item.finish(error=WorkerCrashed(text, exit_code))
 
-    def _region(self) -> Arena | None:
+    def _new_arena(self) -> Arena | None:
         try:
             return Arena()
         except (OSError, ValueError) as error:
-            self._warn_of_pipe(error)
+            self._warn_about_pipe(error)
             return None
 
-    def _warn_of_pipe(self, reason: Exception | str | None) -> None:
+    def _warn_about_pipe(self, reason: Exception | str | None) -> None:
         if reason is not None:
-            text = (
-                f'big arrays go through a pipe to and from {code(self._kind)}, which is several times slower: {reason}'
-            )
+            kind = code(self._kind)
+            text = f'large arrays go through a pipe to and from {kind}, which is several times slower: {reason}'
             self._warn_once('pipe', text)
 
     def _warn_once(self, topic: str, text: str) -> None:
@@ -299,5 +300,5 @@ class ProcessPool:
             warn(text, RuntimeWarning, stacklevel=2)
 
 
-def _of_any(work: Work, n: int) -> str:
+def _doing_group(work: Work, n: int) -> str:
     return f'{", ".join(map(code, work.functions))} of one of {n} items'

@@ -1,4 +1,4 @@
-"""Errors on their way to another process: as they are where they survive that, and told of where they do not."""
+"""Errors on their way to another process: as they are if they can be pickled, else replaced by a ``RemoteError``."""
 
 from __future__ import annotations
 
@@ -11,21 +11,13 @@ from ..errors import RemoteError
 
 
 def sendable_error(error: BaseException, dumps: Callable[[Any], bytes] = pickle.dumps) -> BaseException:
-    """An error that can be pickled: itself, or a ``RemoteError``.
-
-    Examples
-    --------
-    >>> sendable_error(OSError(2, 'gone'))
-    FileNotFoundError(2, 'gone')
-    >>> sendable_error(OSError(line for line in 'ab')).type_name
-    'OSError'
-    """
+    """The error itself if pickling keeps its type, arguments and attributes, else a ``RemoteError`` in its place."""
     try:
-        again = pickle.loads(dumps(error))
-        is_same = type(again) is type(error) and len(again.args) == len(error.args)
-        if is_same and vars(again).keys() == vars(error).keys():
+        unpickled = pickle.loads(dumps(error))
+        is_same = type(unpickled) is type(error) and len(unpickled.args) == len(error.args)
+        if is_same and vars(unpickled).keys() == vars(error).keys():
             return error
-    except BaseException:  # whatever pickling it makes of it
+    except BaseException:  # pickling runs code of the user's, which may raise anything
         pass
     import traceback  # here, because it takes a while to load
 

@@ -1,4 +1,4 @@
-"""A worker process as its parent sees it: started, given items, heard, ended."""
+"""A worker process as its parent sees it: started, sent items, listened to, ended."""
 
 from __future__ import annotations
 
@@ -21,145 +21,161 @@ from ..memory.shared import Arena, RemoteBlocks, SharedBlockPool
 from .channels import Channel
 from .jobs import Job, WorkItem
 from .pickling import Pickled
-from .process_main import Marks, main
+from .process_main import CurrentStep, main
 
-BOOT = """import pickle, sys
+BOOT_SCRIPT = """import pickle, sys
 try:
     sys.path[:], sys.argv = pickle.load(sys.stdin.buffer)
     main, arguments = pickle.load(sys.stdin.buffer)
 except EOFError:
-    sys.exit()  # its parent is no more
+    sys.exit()  # its parent has ended
 main(*arguments)"""
-# What large arrays leave behind is for the next ones, not for the system: fresh memory is several times slower.
-KEEPS_MEMORY = {'MALLOC_MMAP_THRESHOLD_': str(32 << 20), 'MALLOC_TRIM_THRESHOLD_': str(256 << 20)}
-BLAS = ('BLIS', 'MKL', 'NUMBA', 'NUMEXPR', 'OMP', 'OPENBLAS', 'VECLIB_MAXIMUM')
+# Memory freed by large arrays is kept for the next ones: fresh memory is several times slower.
+MALLOC_VARIABLES = {'MALLOC_MMAP_THRESHOLD_': str(32 << 20), 'MALLOC_TRIM_THRESHOLD_': str(256 << 20)}
+BLAS_PREFIXES = ('BLIS', 'MKL', 'NUMBA', 'NUMEXPR', 'OMP', 'OPENBLAS', 'VECLIB_MAXIMUM')
 
 
 class WorkerProcess:
-    """A process, and the items that it has been given."""
+    """A process, and the groups of items that it has been sent."""
 
     def __init__(
-        self, shared: Arena | None, outgoing: SharedBlockPool | None, results: Arena | None, threads: int | None
+        self, shared: Arena | None, outgoing: SharedBlockPool | None, results: Arena | None, blas_threads: int | None
     ):
-        regions = [None if region is None else region.descriptor for region in (results, shared)]
-        limits = {} if threads is None else {f'{library}_NUM_THREADS': str(threads) for library in BLAS}
+        arenas = [None if arena is None else arena.descriptor for arena in (results, shared)]
+        limits = {} if blas_threads is None else {f'{name}_NUM_THREADS': str(blas_threads) for name in BLAS_PREFIXES}
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        with beyond_standard_streams(), ExitStack() as theirs, ExitStack() as ours:
+        with beyond_standard_streams(), ExitStack() as on_exit, ExitStack() as on_error:
             if results is not None:
-                theirs.callback(results.close_descriptor)
+                on_exit.callback(results.close_descriptor)
             self._socket, other = socket.socketpair()
-            theirs.enter_context(other)
-            ours.enter_context(self._socket)
-            self.connection = ours.enter_context(Connection(os.dup(self._socket.fileno())))
-            first_words = pickle.dumps((sys.path, sys.argv)) + pickle.dumps((main, (other.fileno(), *regions)))
+            on_exit.enter_context(other)
+            on_error.enter_context(self._socket)
+            self.connection = on_error.enter_context(Connection(os.dup(self._socket.fileno())))
+            boot_data = pickle.dumps((sys.path, sys.argv)) + pickle.dumps((main, (other.fileno(), *arenas)))
             self._process = subprocess.Popen(
-                [sys.executable, *flags, '-P', '-c', BOOT],  # -P: what is imported is not to come from this directory
+                [sys.executable, *flags, '-P', '-c', BOOT_SCRIPT],  # -P: no modules from the current directory
                 stdin=subprocess.PIPE,
-                pass_fds=[other.fileno(), *(descriptor for descriptor in regions if descriptor is not None)],
-                env=KEEPS_MEMORY | os.environ | limits,
-                process_group=0,  # a Ctrl-C in the terminal is not meant for it
+                pass_fds=[other.fileno(), *(descriptor for descriptor in arenas if descriptor is not None)],
+                env=MALLOC_VARIABLES | os.environ | limits,
+                process_group=0,  # a Ctrl-C in the terminal does not reach it
             )
-            ours.pop_all()
+            on_error.pop_all()
             with suppress(BrokenPipeError), self._process.stdin as pipe:  # type: ignore[union-attr]
-                pipe.write(first_words)
-            self._sentinel = _sentinel(self._process.pid)
+                pipe.write(boot_data)
+            self._pidfd = _open_pidfd(self._process.pid)
         self.channel = Channel(self.connection, outgoing, None if results is None else RemoteBlocks(results))
         self.groups: deque[tuple[Job, list[WorkItem]]] = deque()
-        self._known: set[int] = set()  # the functions that it has been sent
+        self._known_functions: set[int] = set()
         self.started = False
-        self.n_given = 0  # groups, in all
-        self._marks = Marks(results)
+        self.n_groups_sent = 0
+        self._current_step = CurrentStep(results)
         self._numbers = count(1)
-        _alive.add(self)
+        _running.add(self)
 
     @property
-    def signs(self) -> list[Any]:
-        """What there is to wait for."""
-        return [self.connection] if self._sentinel is None else [self.connection, self._sentinel]
+    def waitables(self) -> list[Any]:
+        """What is ready when the process has sent something or ended."""
+        return [self.connection] if self._pidfd is None else [self.connection, self._pidfd]
 
-    def give(self, job: Job, items: list[WorkItem], content: Pickled) -> None:
-        """Send it items; if it is no more, that shows when it is heard next."""
+    def send(self, job: Job, items: list[WorkItem], content: Pickled) -> None:
+        """Send it items. If it has ended, the next ``messages`` raises, not this."""
         for item in items:
             item.number = next(self._numbers)
         self.groups.append((job, items))
-        self.n_given += 1
+        self.n_groups_sent += 1
         with suppress(OSError):
-            if job.number not in self._known:
-                self._known.add(job.number)
+            if job.number not in self._known_functions:
+                self._known_functions.add(job.number)
                 self.channel.send(('function', job.number), job.function)
             self.channel.send_pickled(('items', job.number, job.work.key, items[0].number), content)
 
     def messages(self) -> Iterator[bytes]:
-        """What it has sent, up to now or to its end.
+        """What it has sent until now.
 
         Raises
         ------
         EOFError, OSError
-            If it is no more.
+            If it has ended.
         """
         while self.connection.poll():
             yield self.channel.receive()
         if self._has_ended():
             raise EOFError
 
-    def at(self) -> tuple[int, int]:
-        """The number of the item that it is at, or was when it died, and the step of it."""
-        return self._marks.read()
+    def current_step(self) -> tuple[int, int]:
+        """The number of the item that it is at, or was at when it died, and the step of it."""
+        return self._current_step.read()
 
     @property
     def pid(self) -> int:
         """The id of the process."""
         return self._process.pid
 
-    def tell_to_end(self) -> None:
-        """Let it end after what it is doing. May be called in any thread."""
+    def request_end(self) -> None:
+        """Have it end after what it is doing. May be called in any thread."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def end(self, patience: float) -> int:
-        """Wait for its end, kill it if that takes too long, and return its exit code."""
-        self.tell_to_end()
-        if self._sentinel is not None:
-            wait([self._sentinel], max(patience, 0))
+    def end(self, timeout: float) -> int:
+        """Wait for its end, kill it after ``timeout`` seconds, and return its exit code."""
+        self.request_end()
+        if self._pidfd is not None:
+            wait([self._pidfd], max(timeout, 0))
         else:
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(max(patience, 0))
-        with suppress(ProcessLookupError, PermissionError):  # nothing of it is left
-            os.killpg(self._process.pid, signal.SIGKILL)  # what it has started itself, too
+                self._process.wait(max(timeout, 0))
+        with suppress(ProcessLookupError, PermissionError):  # no process of its group is left
+            os.killpg(self._process.pid, signal.SIGKILL)  # with the processes that it has started
         self._process.wait()
-        _alive.discard(self)
-        if self._sentinel is not None:
-            os.close(self._sentinel)
+        _running.discard(self)
+        if self._pidfd is not None:
+            os.close(self._pidfd)
         self._socket.close()
         self.channel.close()
         return self._process.returncode
 
-    def leave_to_parent(self) -> None:
-        """In a fork of its parent: let go of it, so that it still ends when the parent does."""
+    def detach(self) -> None:
+        """Close the connection in a fork of the parent, so that the process still ends with the parent."""
         self._socket.close()
         self.connection.close()
 
     def _has_ended(self) -> bool:
-        if self._sentinel is None:
-            return self._process.poll() is not None
-        return bool(wait([self._sentinel], 0))
+        return self._process.poll() is not None if self._pidfd is None else bool(wait([self._pidfd], 0))
 
 
-def _sentinel(pid: int) -> int | None:
-    # Ready when the process is no more, although one that it has started itself may still hold its end of the pipe.
+def how_it_ended(exit_code: int, oom_kills_before: int) -> str:
+    """How a process ended, in words; the second argument is ``oom_kills()`` from before it began."""
+    if exit_code >= 0:
+        return f'exited with code {exit_code}'
+    with suppress(ValueError):
+        name = signal.Signals(-exit_code).name
+        is_out_of_memory = exit_code == -signal.SIGKILL and oom_kills() > oom_kills_before
+        return f'was killed by {name}' + (' because the system ran out of memory' if is_out_of_memory else '')
+    return f'was killed by signal {-exit_code}'
+
+
+def oom_kills() -> int:
+    """How many processes the system has killed because it ran out of memory; 0 where that is not known."""
+    with suppress(OSError, ValueError), open('/proc/vmstat', encoding='ascii') as file:
+        return int(next((line.split()[1] for line in file if line.startswith('oom_kill ')), 0))
+    return 0
+
+
+def _open_pidfd(pid: int) -> int | None:
+    # Ready when the process has ended, even if a process that it started still holds its end of the connection.
     try:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):  # not on this system
         return None
 
 
-_alive: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
+_running: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
 
 
-def _leave_all_to_parent() -> None:
-    for worker in list(_alive):
-        worker.leave_to_parent()
+def _detach_all() -> None:
+    for worker in list(_running):
+        worker.detach()
 
 
 if sys.platform != 'win32':
-    os.register_at_fork(after_in_child=_leave_all_to_parent)
+    os.register_at_fork(after_in_child=_detach_all)

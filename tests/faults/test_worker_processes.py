@@ -169,7 +169,7 @@ def test_a_killed_worker_changes_nothing_but_a_warning(run):
     """) == (
         0,
         "True\n['a process of processes(2) was killed by SIGKILL during double of 50 (cursor 51); "
-        "another one does its work again'] []\n",
+        "a new one repeats its work'] []\n",
         '',
     )
 
@@ -238,7 +238,7 @@ def test_a_worker_killed_in_the_middle_of_a_batch_changes_nothing(run):
     """) == (
         0,
         "True\n['a process of processes(2) was killed by SIGKILL during combine of the batch up to the cursor 12; "
-        "another one does its work again'] []\n",
+        "a new one repeats its work'] []\n",
         '',
     )
 
@@ -259,7 +259,7 @@ def test_workers_killed_as_they_start_change_nothing(run):
             print(list(batches) == list(range(100)))
         print(warned, left())
     """
-    warning = 'a process of processes(2) was killed by SIGKILL; another one does its work again'
+    warning = 'a process of processes(2) was killed by SIGKILL; a new one repeats its work'
     assert run(WRAPPED + dedent(script)) == (0, f'True\n[{warning!r}] []\n', '')
 
 
@@ -274,16 +274,16 @@ def test_workers_that_never_start_are_an_error(run):
         batches.close()
         print(left())
     """
-    text = 'a process of processes(4) ended with the exit code 3 as it started, for the 40th time in a row'
+    text = 'a process of processes(4) exited with code 3 while starting, for the 40th time in a row'
     assert run(WRAPPED + dedent(script)) == (0, f'{text} 3\n[]\n', '')
 
 
 @pytest.mark.parametrize(
     ('leave', 'how'),
     [
-        ('os._exit(7)', 'ended with the exit code 7'),
+        ('os._exit(7)', 'exited with code 7'),
         ('os.abort()', 'was killed by SIGABRT'),
-        ('os.closerange(3, 100)', 'ended with the exit code'),
+        ('os.closerange(3, 100)', 'exited with code'),
     ],
 )
 def test_a_worker_that_leaves_is_replaced(run, leave, how):
@@ -389,8 +389,7 @@ def test_a_sample_that_kills_its_workers_is_found_in_its_batch(run, guilty):
         == 'a process of processes(2) '
         + {
             'load': 'was killed by SIGKILL during load of 30 (cursor 31), for the 3rd time in a row',
-            'combine': 'ended with the exit code 5 during combine of the batch up to the cursor 32, '
-            'for the 3rd time in a row',
+            'combine': 'exited with code 5 during combine of the batch up to the cursor 32, for the 3rd time in a row',
         }[guilty]
     )
 
@@ -547,7 +546,8 @@ def test_what_cannot_be_sent_is_named(run):
         0,
         "30 cannot send the result of first of 30 (cursor 31) back: sample['lines'] is <generator>, "
         'which cannot be pickled\n'
-        '30 cannot send to processes(2): sample is <lock>, which cannot be pickled, for float of <lock> (cursor 31)\n'
+        '30 cannot send the input of float of <lock> (cursor 31) to processes(2): sample is <lock>, '
+        'which cannot be pickled\n'
         '0 cannot send <lambda> to processes(2), because it cannot be pickled\n[]\n',
         '',
     )
@@ -726,7 +726,7 @@ def test_without_shared_memory_the_values_are_the_same_with_a_warning(run):
         print(warned, left())
     """) == (
         0,
-        "True\n['big arrays go through a pipe to and from processes(2), which is several times slower: "
+        "True\n['large arrays go through a pipe to and from processes(2), which is several times slower: "
         "[Errno 24] no memory files'] []\n",
         '',
     )
@@ -758,7 +758,7 @@ def test_too_little_shared_memory_changes_nothing_but_a_warning(run, limit, figu
     """)
     lines = out.splitlines()
     assert (code, lines[0], lines[2:], err) == (0, 'True 1', ['[]'], '')
-    assert lines[1].startswith('big arrays go through a pipe to and from processes(2, ahead=4)')
+    assert lines[1].startswith('large arrays go through a pipe to and from processes(2, ahead=4)')
     assert lines[1].endswith(figures)
 
 
@@ -785,7 +785,7 @@ def test_a_warning_that_is_an_error_is_one_and_hangs_nothing(run):
     ) == (
         0,
         'a process of processes(2) was killed by SIGKILL during load of 30 (cursor 31); '
-        'another one does its work again\n[]\n',
+        'a new one repeats its work\n[]\n',
         '',
     )
 

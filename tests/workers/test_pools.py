@@ -1,17 +1,19 @@
+import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import count, islice
 
 import numpy as np
 import pytest
 
-from pipekit import apply, combine_batches, pipeline, prefetch, processes, sample, shuffle, threads, unpack
+from pipekit import apply, combine_batches, pipeline, prefetch, sample, shuffle, threads, unpack
 from pipekit.streams.context import Context, Run
 from pipekit.streams.cursors import START
 from pipekit.testing import check_stage
-from pipekit.workers.pools import WorkerPools
+from pipekit.workers.pools import WorkerPools, awaited
 
-PATIENCE = 20
+TIMEOUT_SECONDS = 20
 
 
 def jitter(value, rng):
@@ -52,12 +54,12 @@ def test_threads_change_nothing(workers):
         assert [batch.tolist() for batch in batches] == expected
 
 
-def test_a_lent_executor_changes_nothing_and_is_left_running():
+def test_a_borrowed_executor_changes_nothing_and_is_left_running():
     with ThreadPoolExecutor(3) as executor:
         check_stage(pipeline(*steps(executor)), range(30))
         with pipeline(range(8), apply(abs, workers=executor), prefetch()) as batches:
             assert list(batches) == list(range(8))
-        assert executor.submit(abs, -1).result(PATIENCE) == 1
+        assert executor.submit(abs, -1).result(TIMEOUT_SECONDS) == 1
 
 
 def test_a_state_saved_with_workers_goes_on_without_them():
@@ -106,7 +108,7 @@ def test_neighbours_with_equal_workers_are_one_task(pools):
 
 
 def test_all_threads_are_kept_busy(pools):
-    together = threading.Barrier(4, timeout=PATIENCE)
+    together = threading.Barrier(4, timeout=TIMEOUT_SECONDS)
     values = pipeline(range(8), apply(lambda _: together.wait() < 4, workers=threads(4)))
     assert all(value for value, _ in values.open(START, Context(run=Run(pools))))
 
@@ -118,7 +120,7 @@ def test_no_more_than_ahead_are_in_flight(pools):
     assert next(read) == 14
 
 
-def test_what_comes_before_an_error_is_delivered(pools):
+def test_values_before_an_error_are_delivered(pools):
     error = OSError('broken')
 
     def load(number):
@@ -133,7 +135,7 @@ def test_what_comes_before_an_error_is_delivered(pools):
     assert caught.value is error
 
 
-def test_what_comes_before_an_error_of_the_source_is_delivered(pools):
+def test_values_before_an_error_of_the_source_are_delivered(pools):
     def source():
         yield from [1, 2]
         raise OSError('broken')
@@ -161,20 +163,20 @@ def test_closing_waits_for_a_function_in_a_thread(monkeypatch):
 
     def load(number):
         begun.set()
-        assert closing.wait(PATIENCE)
+        assert closing.wait(TIMEOUT_SECONDS)
         returned.append(number)
 
     with pipeline([0], apply(load, workers=threads(1)), prefetch()) as batches:
         iter(batches)
-        assert begun.wait(PATIENCE)
+        assert begun.wait(TIMEOUT_SECONDS)
     assert returned == [0]
 
 
-def test_closing_does_not_wait_for_work_that_an_executor_has_not_begun():
+def test_closing_does_not_wait_for_work_that_a_borrowed_executor_has_not_begun():
     busy, done = threading.Event(), threading.Event()
     with ThreadPoolExecutor(1) as executor:
-        executor.submit(lambda: (busy.set(), done.wait(PATIENCE)))
-        assert busy.wait(PATIENCE)
+        executor.submit(lambda: (busy.set(), done.wait(TIMEOUT_SECONDS)))
+        assert busy.wait(TIMEOUT_SECONDS)
         batches = pipeline(range(9), apply(abs, workers=executor), prefetch())
         iter(batches)
         batches.close()
@@ -212,38 +214,42 @@ def test_two_pipelines_may_borrow_the_same_executor_at_once():
             ]
 
 
-@pytest.mark.parametrize(
-    ('make', 'error', 'message'),
-    [
-        (lambda: threads(0), ValueError, 'n must be a positive int, got 0'),
-        (lambda: threads(2.5), ValueError, 'n must be a positive int, got 2.5'),
-        (lambda: threads(4, ahead=3), ValueError, 'ahead must be at least n, .* got ahead=3 for 4 threads'),
-        (lambda: threads(4, name=3), TypeError, 'name must be a string or None, got 3'),
-        (lambda: apply(abs, workers=4), TypeError, r'workers must be threads\(n\), .* got 4'),
-        (lambda: unpack(max, workers=threads), TypeError, r'workers must be threads\(n\)'),
-        (lambda: combine_batches(2, workers='threads'), TypeError, "got 'threads'"),
-    ],
-)
-def test_bad_input_is_told_at_once(make, error, message):
-    with pytest.raises(error, match=message):
-        make()
+class Work:
+    """As a task, but called with a plain value."""
+
+    def __init__(self, function):
+        self.functions = [function]
+
+    def __call__(self, value):
+        return self.functions[0](value)
 
 
-@pytest.mark.parametrize(
-    ('make', 'error', 'message'),
-    [
-        (lambda: processes(-1), ValueError, 'n must be a positive int, got -1'),
-        (lambda: processes(2, ahead=1), ValueError, 'ahead must be at least n, .* got ahead=1 for 2 processes'),
-        (lambda: processes(2, blas_threads=0), ValueError, 'blas_threads must be a positive int or None, got 0'),
-        (lambda: processes(2, name=3), TypeError, 'name must be a string or None, got 3'),
-    ],
-)
-def test_bad_input_of_processes_is_told_at_once(make, error, message):
-    with pytest.raises(error, match=message):
-        make()
+@pytest.mark.parametrize('fails', [False, True])
+def test_each_wait_for_a_result_is_reported(fails):
+    waits = []
+    with ThreadPoolExecutor(1) as executor:
+        pools = WorkerPools(lambda workers, begin: waits.append((workers, begin)))
+        results = pools.map(executor, Work((lambda _: 1 / 0) if fails else abs), iter([-1, -2, -3]))
+        with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+            assert list(results) == [1, 2, 3]
+    assert [workers for workers, _ in waits] == [executor] * (1 if fails else 3)
+    assert waits == sorted(waits, key=lambda wait: wait[1])
 
 
-def test_a_missing_extra_is_named(monkeypatch):
-    monkeypatch.setattr('pipekit.workers.kinds.find_spec', lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r'needs cloudpickle: pip install "pipekit-batches\[processes\]"'):
-        processes(2)
+def test_a_frame_that_waits_says_for_what():
+    frames = []
+
+    class Observed(Future):
+        def result(self):
+            frame = sys._getframe()
+            while frame is not None:
+                frames.append(awaited(frame))
+                frame = frame.f_back
+            return 1
+
+    class Executor:
+        def submit(self, function, /, *args):
+            return Observed()
+
+    assert list(WorkerPools().map(Executor(), Work(abs), iter([1]))) == [1]
+    assert list(filter(None, frames)) == ['a result of abs from <Executor>']
