@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class PipekitError(Exception):
@@ -77,3 +78,21 @@ class TooManyFailures(PipekitError, ExceptionGroup[Exception]):
     def derive(self, exceptions: Sequence[Exception]) -> TooManyFailures:  # type: ignore[override]
         """A group of some of the errors, as ``except*`` and ``split`` make it."""
         return TooManyFailures(self.message, exceptions)
+
+
+@contextmanager
+def needs(extra: str, what: str) -> Iterator[None]:
+    """Around an import: if the module is missing, the error names the extra that brings it.
+
+    Examples
+    --------
+    >>> with needs('plot', 'a picture of a report'):
+    ...     import no_such_module
+    Traceback (most recent call last):
+    ModuleNotFoundError: a picture of a report needs no_such_module: pip install "pipekit-batches[plot]"
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        text = f'{what} needs {error.name}: pip install "pipekit-batches[{extra}]"'
+        raise ModuleNotFoundError(text, name=error.name) from error

@@ -13,7 +13,7 @@ from typing import Any
 from .batches.batch_iterator import BatchIterator
 from .batches.prefetch import prefetch
 from .composition import pipeline
-from .describing.words import brief
+from .describing.display import brief
 from .streams.iterables import takes_nothing
 from .streams.stream import Stream, StreamIterator
 
@@ -27,8 +27,8 @@ def named(target: str) -> Any:
 
     Examples
     --------
-    >>> named('pipekit.describing.words:LONGEST')
-    160
+    >>> named('pipekit.describing.display:LONGEST_LINE')
+    88
     >>> named('pipekit')
     Traceback (most recent call last):
     pipekit.targets.NoTarget: expected module:name or script.py:name, got 'pipekit'

@@ -17,7 +17,8 @@ from typing import Any, Generic, NoReturn, TypeVar
 from warnings import warn
 
 from ..describing.arguments import positive_int
-from ..describing.display import Table, call_code
+from ..describing.display import call_code
+from ..describing.tables import Table
 from ..describing.tracebacks import hide_own_frames
 from ..errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
 from ..memory.blocks import BlockPool

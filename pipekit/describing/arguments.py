@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..streams.randomness import UnseededEntropy, fresh_seed
-from .descriptions import Description
+from .descriptions import Description, UnseededEntropy, fresh_seed
 from .display import code
 
 N = TypeVar('N', int, float)

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from operator import attrgetter, itemgetter, methodcaller
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from ..streams.randomness import UnseededEntropy
 from .display import call_code, code, is_partial
 from .structures import fields_of
 
 ENTROPY = ', with entropy '
+ENTROPY_BYTES = 16
 F = TypeVar('F', bound=Callable[..., Any])
+
+
+class UnseededEntropy(int):
+    """The seed of a description that was given none: entropy drawn when it was made."""
+
+
+def fresh_seed() -> UnseededEntropy:
+    """Draw a seed from the entropy of the operating system."""
+    return UnseededEntropy.from_bytes(os.urandom(ENTROPY_BYTES), 'little')
 
 
 class Description:

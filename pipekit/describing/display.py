@@ -1,4 +1,4 @@
-"""How things are shown: a value as code, a value's structure, a table for terminals and notebooks."""
+"""Values as text: the code of a value, its structure, a short form for messages; ordinals and durations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from math import isfinite
 from types import CodeType, ModuleType
@@ -20,6 +20,9 @@ LONGEST_LINE = 88
 LONGEST_VALUE = 72
 DEEPEST = 5  # how far what is nested is shown: it may contain itself
 MOST_PARTS = 8
+LONGEST_BRIEF = 160
+MERE_SIZE = re.compile(r'<\w+ of \d+>')
+DESCRIBED_ARRAY = re.compile(r'<(\w+\[[\d, ]*\])>')
 ADDRESS = re.compile(r'\b(0x[0-9a-fA-F]{6,}|id=\W?\d{6,})')
 CONTAINERS: tuple[type, ...] = (list, tuple, dict, set, frozenset, deque)
 
@@ -66,50 +69,44 @@ def structure(value: object, most: int = MOST_PARTS) -> str:
     return _structure_within(value, most, 0)
 
 
-class Table:
-    """Rows under a header, for a terminal (``str``) and for a notebook (``_repr_html_``).
+def brief(value: object) -> str:
+    """A value, short enough for a line; arrays by their type and shape.
 
     Examples
     --------
-    >>> Table(['stage', 'gives'], [['take(3)', 'int']])
-    stage    gives
-    take(3)  int
+    >>> brief((np.zeros((1, 28, 28), np.float32), 3))
+    '(float32[1, 28, 28], 3)'
     """
+    text = code(value)
+    if MERE_SIZE.fullmatch(text):
+        text = structure(value)
+    text = DESCRIBED_ARRAY.sub(r'\1', text).replace('\n', ' ')
+    return text if len(text) <= LONGEST_BRIEF else f'{text[:LONGEST_BRIEF]}...'
 
-    def __init__(
-        self,
-        header: Sequence[str],
-        rows: Sequence[Sequence[str]],
-        notes: Sequence[str] = (),
-        bars: Sequence[float] | None = None,
-    ):
-        self.header = list(header)
-        self.rows = [list(row) for row in rows]
-        self.notes = list(notes)
-        self.bars = None if bars is None else list(bars)  # a notebook shows one at the end of each row, up to 1 long
 
-    def __repr__(self) -> str:
-        lines = [line for row in [self.header, *self.rows] for line in _lines(row)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        padded = (map(str.ljust, line, widths) for line in lines)
-        return '\n'.join(['  '.join(line).rstrip() for line in padded] + self.notes)
+def ordinal(number: int) -> str:
+    """A number as the word for a place in an order.
 
-    def _repr_html_(self) -> str:
-        import html  # here, because only notebooks need it, and it takes a while to load
+    Examples
+    --------
+    >>> ordinal(1), ordinal(2), ordinal(3), ordinal(11), ordinal(24)
+    ('1st', '2nd', '3rd', '11th', '24th')
+    """
+    ending = 'th' if number % 100 in (11, 12, 13) else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')
+    return f'{number}{ending}'
 
-        def row(tag: str, cells: Sequence[str], bar: float | None = None) -> str:
-            style = 'style="text-align: left; white-space: pre; font-family: monospace; padding-right: 2em"'
-            shown = ''.join(f'<{tag} {style}>{html.escape(cell)}</{tag}>' for cell in cells)
-            if bar is not None:  # in the colour of the text, so that it is seen on dark pages too
-                box = f'display: inline-block; height: 0.8em; width: {10 * bar:.2f}em; background: currentColor'
-                shown += f'<td style="text-align: left"><span style="{box}; opacity: 0.5"></span></td>'
-            return f'<tr>{shown}</tr>'
 
-        bars: Sequence[float | None] = self.bars or [None] * len(self.rows)
-        body = ''.join(row('td', cells, bar) for cells, bar in zip(self.rows, bars, strict=True))
-        notes = ''.join(f'<p>{html.escape(note)}</p>' for note in self.notes)
-        header = [*self.header, ''] if self.bars else self.header
-        return f'<table><thead>{row("th", header)}</thead><tbody>{body}</tbody></table>{notes}'
+def duration(seconds: float) -> str:
+    """A time with its unit.
+
+    Examples
+    --------
+    >>> duration(0.0121), duration(3.2e-6), duration(2)
+    ('12.1 ms', '3.2 µs', '2 s')
+    """
+    if seconds >= 1:
+        return f'{seconds:.3g} s'
+    return f'{seconds * 1e3:.3g} ms' if seconds >= 1e-3 else f'{seconds * 1e6:.3g} µs'
 
 
 def _code_within(value: object, depth: int) -> str:
@@ -291,9 +288,3 @@ def _structure(value: Any, most: int, depth: int) -> str:
 
 def _joined(parts: Iterable[object]) -> str:
     return ', '.join(map(str, parts))
-
-
-def _lines(row: Sequence[str]) -> list[tuple[str, ...]]:
-    cells = [cell.split('\n') for cell in row]
-    height = max(map(len, cells))
-    return list(zip(*(cell + [''] * (height - len(cell)) for cell in cells), strict=True))

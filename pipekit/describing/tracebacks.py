@@ -47,19 +47,7 @@ def without_own(
 
 
 def hide_own_frames(error: BaseException) -> None:
-    """Leave the user's frames in an error's traceback.
-
-    Examples
-    --------
-    >>> import traceback
-    >>> from pipekit.streams.cursors import cursor_of
-    >>> try:
-    ...     cursor_of('x')
-    ... except ValueError as error:
-    ...     hide_own_frames(error)
-    ...     [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-    ['<module>']
-    """
+    """Remove pipekit's frames from an error's traceback, so that the user's frames are left."""
     shown = list(without_own(_chain(error.__traceback__), lambda part: part.tb_frame))
     error.__traceback__ = None
     for part in reversed(shown):

@@ -7,8 +7,8 @@ from itertools import cycle, islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ..describing.display import Table
-from ..describing.words import seconds
+from ..describing.display import duration
+from ..describing.tables import Table
 from ..streams.metering import Meter
 from ..streams.stream import Stream
 from .timeline import plot
@@ -78,14 +78,14 @@ class Report:
                 times.workers or 'prefetch thread',
                 f'{times.samples:,}',
                 f'{times.per_batch:.4g}',
-                seconds(times.median),
-                seconds(times.p95),
+                duration(times.median),
+                duration(times.p95),
                 f'{times.computing:.0%}',
             ]
             for times in self.stages
         ]
         summary = (
-            f'{self.n_batches:,} batches: {seconds(self.making)} to make one, {seconds(self.step)} to train on it, '
+            f'{self.n_batches:,} batches: {duration(self.making)} to make one, {duration(self.step)} to train on it, '
             f'{self.waiting:.0%} of the time waiting'
         )
         return Table(header, rows, notes=[summary, self.verdict])
@@ -134,13 +134,13 @@ class Headroom(Generic[T]):
         """What training takes by itself, and how much faster it could be."""
         if not self.n_batches:
             return 'Loop over it first, training on each batch.'
-        alone = f'Training takes {seconds(self.step)} a batch if batches cost nothing'
+        alone = f'Training takes {duration(self.step)} a batch if batches cost nothing'
         report = self._report
         if not report.step:  # nothing can be said of it yet
             return f'{alone}.'
         now = report.step / (1 - report.waiting)
         return (
-            f'{alone}, and {seconds(now)} with the pipeline: it could be {max(now / self.step, 1):.2g} times as fast.'
+            f'{alone}, and {duration(now)} with the pipeline: it could be {max(now / self.step, 1):.2g} times as fast.'
         )
 
     def __repr__(self) -> str:

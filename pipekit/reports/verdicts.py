@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..describing.display import code
-from ..describing.words import seconds
+from ..describing.display import code, duration
 from ..stages.pipeline import Map
 from ..streams.metering import Batch
 from ..streams.stream import Stream
@@ -134,14 +133,14 @@ def _cost_of_the_rest(measured: Timings, pipeline: Stream[Any]) -> _Cost:
     rest = mean(batch.end - batch.begin - batch.waiting - batch.calling for batch in sampled)
     others = [name_of(stage) for stage in pipeline.stages if not any(isinstance(step, Map) for step in stage.steps)]
     between = f' and {", ".join(others)}' if others else ''
-    reading = f'reading from {name_of(pipeline.source)}{between} takes {seconds(rest)} a batch in the prefetch thread'
+    reading = f'reading from {name_of(pipeline.source)}{between} takes {duration(rest)} a batch in the prefetch thread'
     hint = '; prefetch(profile=True) tells them apart' if others else ''
     return _Cost(rest, 'source', f'{reading}{hint}; read only ids there, and load in an apply with workers=.')
 
 
 def _takes(times: StageTimes, where: str) -> str:
     unit = 'sample' if times.per_batch > 1.5 else 'batch'
-    return f'{times.stage} takes {seconds(times.mean)} a {unit} in {where}'
+    return f'{times.stage} takes {duration(times.mean)} a {unit} in {where}'
 
 
 def _needed(work: float, time: float) -> int:

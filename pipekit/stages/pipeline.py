@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 from more_itertools import chunked
 
 from ..describing.descriptions import Description, FactoryCall
-from ..describing.display import call_code, code
-from ..describing.words import ordinal
+from ..describing.display import call_code, code, ordinal
 from ..errors import NotResumable
 from ..memory.blocks import allocating_from
 from ..streams.cursors import START, Cursor, Pair, Pairs, enumerate_from, index_of

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
-from ..describing.display import code
-from ..describing.words import brief
+from ..describing.display import brief, code
 from ..memory.blocks import BlockPool, allocating_from
 from ..streams.cursors import START, Cursor, Pair, Pairs
 from ..streams.error_notes import UNKNOWN, StageLocation, add_note, raise_noted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, NoReturn
 
-from ..describing.words import brief
+from ..describing.display import brief
 from .cursors import Cursor
 
 STRAY_STOP = 'a function raised StopIteration, which would end the data silently'

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 
 from ..describing.arguments import positive_int
 from ..describing.descriptions import Description
-from ..describing.display import Table, code, structure
+from ..describing.display import code, structure
+from ..describing.tables import Table
 from ..describing.tracebacks import hide_own_frames
 from ..errors import PipekitError
 from ..memory.blocks import BlockPool

@@ -15,9 +15,8 @@ from time import monotonic, perf_counter
 from typing import Any
 from warnings import warn
 
-from ..describing.display import code
+from ..describing.display import code, ordinal
 from ..describing.progress import Progress
-from ..describing.words import ordinal
 from ..errors import WorkerCrashed
 from ..memory.blocks import Bytes, NoRoom
 from ..memory.forks import let_go_after_forks

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pipekit.describing.arguments import fraction, function, natural_number, positive_int, seed_or_fresh, weights_of
-from pipekit.streams.randomness import UnseededEntropy
+from pipekit.describing.descriptions import UnseededEntropy
 
 NO_INTS = [True, np.True_, '3', [3], np.array(3), np.array([3]), 3j, Fraction(3)]
 NO_WHOLE = [2.5, 2.0, math.nan, math.inf, np.float32(2.5), np.float64(2)]

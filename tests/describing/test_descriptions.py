@@ -11,8 +11,7 @@ import pytest
 import toolz
 
 from pipekit import apply, combine_batches, combine_pad, pipeline, sample, shuffle
-from pipekit.describing.descriptions import Description, FactoryCall, described, same
-from pipekit.streams.randomness import UnseededEntropy
+from pipekit.describing.descriptions import Description, FactoryCall, UnseededEntropy, described, fresh_seed, same
 
 Pair = namedtuple('Pair', 'image label')
 Other = namedtuple('Other', 'image label')
@@ -188,3 +187,10 @@ def test_a_copy_keeps_the_seed_that_nobody_gave(make):
 def test_a_fresh_seed_is_part_of_the_fingerprint_and_a_given_one_of_the_code():
     assert shuffle(5).fingerprint() != shuffle(5).fingerprint()
     assert shuffle(5, seed=0).fingerprint() == ['shuffle(5, seed=0)']
+
+
+def test_fresh_seeds_are_ints_of_128_bits():
+    seeds = [fresh_seed() for _ in range(100)]
+    assert len(set(seeds)) == 100
+    assert all(isinstance(seed, UnseededEntropy) and 0 <= seed < 2**128 for seed in seeds)
+    assert type(pickle.loads(pickle.dumps(seeds[0]))) is UnseededEntropy

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from toolz import curried
 
 from pipekit import apply, combine_batches, mix, multiply, pipeline
-from pipekit.describing.display import Table, call_code, code, structure
+from pipekit.describing.display import call_code, code, structure
+from pipekit.describing.tables import Table
 
 Pair = namedtuple('Pair', 'image label')
 
