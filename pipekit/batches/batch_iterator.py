@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
-import sys
 import threading
 import time
 import weakref
@@ -22,6 +20,7 @@ from ..describing.tables import Table
 from ..describing.tracebacks import hide_own_frames
 from ..errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
 from ..memory.blocks import BlockPool
+from ..memory.forks import in_child
 from ..reports.report import Headroom, Report, report_on
 from ..streams.cursors import START, Cursor, Signal, cursor_of, parts_of
 from ..streams.failures import Failure, Failures
@@ -82,6 +81,7 @@ class BatchIterator(Generic[T]):
         self._forked = False  # whether the thread is in the parent process
         self._lock = threading.RLock()  # for the above; nobody waits for a batch while holding it
         self._turn = threading.RLock()  # for the one consumer that waits for a batch
+        in_child(self._leave_thread_in_parent)
 
     def __iter__(self) -> Iterator[T]:
         self._opened()
@@ -448,15 +448,6 @@ def _no_epoch() -> None:
 
 
 _started: weakref.WeakSet[BatchIterator[Any]] = weakref.WeakSet()
-
-
-def _leave_threads_in_parent() -> None:
-    for batches in list(_started):
-        batches._leave_thread_in_parent()
-
-
-if sys.platform != 'win32':
-    os.register_at_fork(after_in_child=_leave_threads_in_parent)
 
 
 @atexit.register

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,6 +13,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from .forks import in_child
 
 T = TypeVar('T')
 Bytes = npt.NDArray[np.uint8]
@@ -126,7 +126,7 @@ class BlockPool:
         self._last_used: dict[int, int] = {}  # when each size was
         self._uses = count()
         self._trim_later = partial(_trim, weakref.ref(self))
-        _all.add(self)
+        in_child(self._renew_lock)
 
     @property
     def spare(self) -> int:
@@ -215,6 +215,9 @@ class BlockPool:
             return True
         return False
 
+    def _renew_lock(self) -> None:
+        self._lock, self._owner = threading.Lock(), None  # another thread may have held the lock at the fork
+
 
 def is_worth_pooling(size: int) -> bool:
     """Whether there is memory that was used before, and so many bytes are enough to gain by it.
@@ -294,15 +297,3 @@ def _trim(blocks: weakref.ref[BlockPool], _: object) -> None:
     alive = blocks()
     if alive is not None:
         alive.trim()
-
-
-_all: weakref.WeakSet[BlockPool] = weakref.WeakSet()
-
-
-def _free_locks() -> None:
-    for blocks in list(_all):
-        blocks._lock, blocks._owner = threading.Lock(), None  # another thread of the parent may have held it
-
-
-if sys.platform != 'win32':
-    os.register_at_fork(after_in_child=_free_locks)

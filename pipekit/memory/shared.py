@@ -13,7 +13,7 @@ import numpy as np
 
 from .blocks import BlockPool, BlockRef, Bytes, NoRoom
 from .file_descriptors import beyond_standard_streams
-from .forks import keep_for_forks, let_go_after_forks
+from .forks import forget_ended_forks, keep_for_forks
 
 WORTHWHILE = 1 << 16  # bytes: what is smaller is sent as fast as it is
 
@@ -149,7 +149,7 @@ class SharedBlockPool(BlockPool):
         """Let go of a block that was held."""
         self._held[start].pop()
 
-    def in_sight(self) -> Iterator[Bytes]:
+    def arrays_in_use(self) -> Iterator[Bytes]:
         """The blocks that are in use."""
         return (block for _, sight in list(self._sights.values()) if (block := sight()) is not None)
 
@@ -189,10 +189,10 @@ class RemoteBlocks:
 
     def take_unseen(self) -> list[int]:
         """The blocks that have come out of sight since the last call: one entry for each view."""
-        let_go_after_forks()
+        forget_ended_forks()
         return [self._sights.pop(id(self._unseen.popleft())).start for _ in range(len(self._unseen))]
 
-    def in_sight(self) -> Iterator[Bytes]:
+    def arrays_in_use(self) -> Iterator[Bytes]:
         """The views that somebody sees."""
         return (view for sight in list(self._sights.values()) if (view := sight()) is not None)
 

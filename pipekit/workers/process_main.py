@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from ..memory.blocks import allocate_from
 from ..memory.file_descriptors import take_closed_streams
+from ..memory.forks import in_child
 from ..memory.shared import Arena, RemoteBlocks, SharedBlockPool
 from .channels import Channel, Load
 from .pickling import Extent, Pickled, dumps, picklable, unpicklable_part
@@ -74,8 +75,8 @@ def main(connection: int, results: int | None, arguments: int | None) -> None:
     # A fork of this process has none of it: neither the connection, which would not end with this process, nor the
     # blocks, which both would take.
     os.set_inheritable(connection, False)
-    os.register_at_fork(after_in_child=pipe.close)
-    os.register_at_fork(after_in_child=partial(allocate_from, None))
+    in_child(pipe.close)
+    in_child(partial(allocate_from, None))
     channel = Channel(pipe, blocks, None if shared is None else RemoteBlocks(shared))
     messages: SimpleQueue[bytes | None] = SimpleQueue()
     threading.Thread(target=_receive, args=(channel, messages), daemon=True).start()

@@ -19,7 +19,7 @@ from ..describing.display import code, ordinal
 from ..describing.progress import Progress
 from ..errors import WorkerCrashed
 from ..memory.blocks import Bytes, NoRoom
-from ..memory.forks import let_go_after_forks
+from ..memory.forks import forget_ended_forks
 from ..memory.shared import Arena, SharedBlockPool
 from ..streams.metering import Meter
 from .channels import placed
@@ -113,7 +113,7 @@ class ProcessPool:
         if self._shared is not None:
             self._shared.close_descriptor()
         self._shared = self._blocks = None
-        let_go_after_forks()
+        forget_ended_forks()
 
     def _job(self, work: Work, largest_group: int) -> Job:
         if work.identity not in self._functions:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -17,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ..memory.file_descriptors import beyond_standard_streams
+from ..memory.forks import in_child
 from ..memory.shared import Arena, RemoteBlocks, SharedBlockPool
 from .channels import Channel
 from .jobs import Job, WorkItem
@@ -70,7 +70,7 @@ class WorkerProcess:
         self.n_given = 0  # groups, in all
         self._marks = Marks(results)
         self._numbers = count(1)
-        _alive.add(self)
+        in_child(self.leave_to_parent)
 
     @property
     def signs(self) -> list[Any]:
@@ -127,7 +127,6 @@ class WorkerProcess:
         with suppress(ProcessLookupError, PermissionError):  # nothing of it is left
             os.killpg(self._process.pid, signal.SIGKILL)  # what it has started itself, too
         self._process.wait()
-        _alive.discard(self)
         if self._sentinel is not None:
             os.close(self._sentinel)
         self._socket.close()
@@ -151,15 +150,3 @@ def _sentinel(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):  # not on this system
         return None
-
-
-_alive: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
-
-
-def _leave_all_to_parent() -> None:
-    for worker in list(_alive):
-        worker.leave_to_parent()
-
-
-if sys.platform != 'win32':
-    os.register_at_fork(after_in_child=_leave_all_to_parent)
