@@ -55,7 +55,7 @@ class Channel:
 
     def send_pickled(self, header: Any, content: Pickled) -> None:
         """Send content that has been pickled."""
-        unseen = [] if self._incoming is None else self._incoming.take_unseen()
+        unseen = [] if self._incoming is None else self._incoming.take_freed()
         self._connection.send_bytes(pickle.dumps((header, *content, unseen)))
 
     def receive(self) -> bytes:
@@ -73,7 +73,7 @@ class Channel:
         header, body, places, unseen = pickle.loads(message)
         self._return(unseen)
         incoming = self._incoming
-        buffers: list[Any] = [incoming.of(*place) for place in places] if incoming is not None else []
+        buffers: list[Any] = [incoming.view(*place) for place in places] if incoming is not None else []
         size = len(body) + sum(size for _, _, size in places)
         stream = body or buffers.pop()
         return header, lambda: pickle.loads(stream, buffers=buffers), size

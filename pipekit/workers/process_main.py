@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 from ..memory.blocks import allocate_from
-from ..memory.file_descriptors import take_closed_streams
+from ..memory.file_descriptors import reopen_closed_streams
 from ..memory.forks import in_child
 from ..memory.shared import Arena, RemoteBlocks, SharedBlockPool
 from .channels import Channel, Load
@@ -65,7 +65,7 @@ class Marks:
 def main(connection: int, results: int | None, arguments: int | None) -> None:
     """Serve until the other end of the connection is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    take_closed_streams()
+    reopen_closed_streams()
     pipe = Connection(connection)
     region = None if results is None else Arena(results, first=MARKS)
     blocks = None if region is None else SharedBlockPool(region)
@@ -128,7 +128,7 @@ def _serve(channel: Channel, messages: Iterable[bytes], constants: RemoteBlocks 
 
 
 def _function(body: bytes, places: list[Extent], constants: RemoteBlocks | None) -> Any:
-    buffers = [constants.of(*place) for place in places] if constants is not None else []
+    buffers = [constants.view(*place) for place in places] if constants is not None else []
     return pickle.loads(body, buffers=buffers)
 
 
