@@ -16,22 +16,20 @@ import numpy as np
 
 from .structures import fields_of, has_fields, is_named_tuple
 
-LONGEST_LINE = 88
-LONGEST_VALUE = 72
-DEEPEST = 5  # how far what is nested is shown: it may contain itself
-MOST_PARTS = 8
-LONGEST_BRIEF = 160
-MERE_SIZE = re.compile(r'<\w+ of \d+>')
+LONGEST_LINE, LONGEST_VALUE, LONGEST_BRIEF = 88, 72, 160  # characters
+DEEPEST = 5  # levels of nesting; a value may contain itself
+MOST_PARTS = 8  # fields of a structure
+ONLY_SIZE = re.compile(r'<\w+ of \d+>')
 DESCRIBED_ARRAY = re.compile(r'<(\w+\[[\d, ]*\])>')
 ADDRESS = re.compile(r'\b(0x[0-9a-fA-F]{6,}|id=\W?\d{6,})')
 CONTAINERS: tuple[type, ...] = (list, tuple, dict, set, frozenset, deque)
 
 
 def code(value: object) -> str:
-    """The code that makes a value, as short as it can be recognised by.
+    """The code that makes a value, shortened to what it takes to recognise it.
 
-    What is too long for code is described between angle brackets, so that it never evaluates to something else. No
-    memory address appears: the text is the same in every process.
+    A value that is too long for code is described in angle brackets, so that the text never evaluates to another value.
+    Memory addresses are left out, so that the text is the same in every process.
 
     Examples
     --------
@@ -46,7 +44,7 @@ def code(value: object) -> str:
 
 
 def call_code(name: str, args: Iterable[object], kwargs: Mapping[str, object]) -> str:
-    """The code of a call, over several lines where one would be too long.
+    """The code of a call, on several lines if one would be too long.
 
     Examples
     --------
@@ -57,7 +55,7 @@ def call_code(name: str, args: Iterable[object], kwargs: Mapping[str, object]) -
 
 
 def structure(value: object, most: int = MOST_PARTS) -> str:
-    """The structure of a value: the types and shapes of its fields, the first ``most`` of them.
+    """The structure of a value: the types and shapes of its first ``most`` fields.
 
     Examples
     --------
@@ -70,22 +68,16 @@ def structure(value: object, most: int = MOST_PARTS) -> str:
 
 
 def brief(value: object) -> str:
-    """A value, short enough for a line; arrays by their type and shape.
-
-    Examples
-    --------
-    >>> brief((np.zeros((1, 28, 28), np.float32), 3))
-    '(float32[1, 28, 28], 3)'
-    """
+    """A value on one line of a message, with the types and shapes of arrays."""
     text = code(value)
-    if MERE_SIZE.fullmatch(text):
+    if ONLY_SIZE.fullmatch(text):
         text = structure(value)
     text = DESCRIBED_ARRAY.sub(r'\1', text).replace('\n', ' ')
     return text if len(text) <= LONGEST_BRIEF else f'{text[:LONGEST_BRIEF]}...'
 
 
 def ordinal(number: int) -> str:
-    """A number as the word for a place in an order.
+    """An ordinal number, as in "the 2nd stage".
 
     Examples
     --------
@@ -97,7 +89,7 @@ def ordinal(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time with its unit.
+    """A time with a unit that suits it.
 
     Examples
     --------
@@ -112,7 +104,7 @@ def duration(seconds: float) -> str:
 def _code_within(value: object, depth: int) -> str:
     try:
         return _code(value, depth)
-    except Exception:  # the methods of a user's object may raise anything, and printing must survive it
+    except Exception:  # methods of a user's object may raise anything, and printing must not
         return f'<{type(value).__name__}>'
 
 
@@ -142,7 +134,7 @@ def _code(value: Any, depth: int) -> str:
         if owner is not None and not isinstance(owner, ModuleType):
             return f'{_code_within(owner, depth + 1)}.{value.__name__}'
         name = str(getattr(value, '__qualname__', value.__name__)).rpartition('<locals>.')[-1]
-        # np.sum is not the builtin sum, and a saved state has to tell one from the other.
+        # A saved state must tell np.sum from the builtin sum.
         return f'np.{name}' if vars(np).get(name) is value and not isinstance(value, type) else name
     return _repr(value)
 
@@ -187,30 +179,24 @@ def _code_of_container(value: Any, depth: int) -> str:
 
 
 def _parts(value: Any, depth: int) -> list[str]:
-    """The code of the parts of a container, of three at least and of no more than are shown."""
+    """The code of the first parts of a container: as many as fit on a line, but at least three."""
     if isinstance(value, dict):
         made = (f'{_code_within(key, depth + 1)}: {_code_within(part, depth + 1)}' for key, part in value.items())
     else:
         made = (_code_within(part, depth + 1) for part in value)
     parts: list[str] = []
-    room = LONGEST_VALUE if len(value) <= LONGEST_VALUE else 0
+    left = LONGEST_VALUE if len(value) <= LONGEST_VALUE else 0
     for part in made:
         parts.append(part)
-        room -= len(part) + len(', ')
-        if room < 0 and len(parts) >= 3:
+        left -= len(part) + len(', ')
+        if left < 0 and len(parts) >= 3:
             break
-    # The order of a set is another one in every process.
+    # The order of a set differs from process to process.
     return sorted(parts) if isinstance(value, set | frozenset) else parts
 
 
 def is_partial(value: Any) -> bool:
-    """Whether a value is a function with some of its arguments: of ``functools.partial`` or ``toolz.curry``.
-
-    Examples
-    --------
-    >>> is_partial(functools.partial(max, 1)), is_partial(max)
-    (True, False)
-    """
+    """Whether a value is a function with some arguments filled in, by ``functools.partial`` or ``toolz.curry``."""
     return (
         isinstance(getattr(value, 'args', None), tuple)
         and isinstance(getattr(value, 'keywords', None), dict)
@@ -233,7 +219,7 @@ def _repr(value: object) -> str:
     text = repr(value)
     if type(value).__repr__ is object.__repr__ or ADDRESS.search(text):
         return f'<{type(value).__name__}{_size(value)}>'
-    if hasattr(type(value), 'fingerprint'):  # a part of a pipeline prints as code, however long
+    if hasattr(type(value), 'fingerprint'):  # a part of a pipeline is shown in full
         return text
     if '\n' in text:
         return f'<{type(value).__name__}>'

@@ -26,7 +26,7 @@ class Table:
         self.header = list(header)
         self.rows = [list(row) for row in rows]
         self.notes = list(notes)
-        self.bars = None if bars is None else list(bars)  # a notebook shows one at the end of each row, up to 1 long
+        self.bars = None if bars is None else list(bars)  # lengths from 0 to 1; a notebook draws them after the rows
 
     def __repr__(self) -> str:
         lines = [line for row in [self.header, *self.rows] for line in _lines(row)]
@@ -35,12 +35,12 @@ class Table:
         return '\n'.join(['  '.join(line).rstrip() for line in padded] + self.notes)
 
     def _repr_html_(self) -> str:
-        import html  # here, because only notebooks need it, and it takes a while to load
+        import html  # here, because it is slow to load and only notebooks need it
 
         def row(tag: str, cells: Sequence[str], bar: float | None = None) -> str:
             style = 'style="text-align: left; white-space: pre; font-family: monospace; padding-right: 2em"'
             shown = ''.join(f'<{tag} {style}>{html.escape(cell)}</{tag}>' for cell in cells)
-            if bar is not None:  # in the colour of the text, so that it is seen on dark pages too
+            if bar is not None:  # in the colour of the text, so that it shows on dark pages too
                 box = f'display: inline-block; height: 0.8em; width: {10 * bar:.2f}em; background: currentColor'
                 shown += f'<td style="text-align: left"><span style="{box}; opacity: 0.5"></span></td>'
             return f'<tr>{shown}</tr>'

@@ -11,7 +11,7 @@ from itertools import count, islice
 from typing import Any, TypeAlias, TypeVar
 
 from ..describing.display import code
-from ..describing.progress import stepwise
+from ..describing.progress import with_progress
 
 T = TypeVar('T')
 
@@ -103,7 +103,7 @@ def after(done: int, values: Iterator[T]) -> Iterator[T]:
     Traceback (most recent call last):
     ValueError: the cursor 4 lies behind the end, after 3 values
     """
-    skipped = sum(1 for _ in stepwise(islice(values, done), 'resuming by replay', done)) if done else 0
+    skipped = sum(1 for _ in with_progress(islice(values, done), 'resuming by replay', done)) if done else 0
     if skipped < done:
         raise ValueError(f'the cursor {done} lies behind the end, after {skipped} values')
     return values
