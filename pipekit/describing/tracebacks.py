@@ -36,7 +36,7 @@ def without_own(
     libraries
         Files and folders whose frames are hidden if pipekit has called them.
     from_own
-        Whether the stack begins in the user's code, rather than in a library that pipekit has called.
+        Whether the stack begins in the user's code; if not, pipekit has called what it begins with.
     """
     if os.environ.get(FULL_TRACEBACKS):
         yield from parts
@@ -51,7 +51,7 @@ def without_own(
 
 
 def hide_own_frames(error: BaseException) -> None:
-    """Remove pipekit's frames from an error's traceback, so that the user's frames are left."""
+    """Leave only the user's frames in an error's traceback."""
     shown = list(without_own(_chain(error.__traceback__), lambda part: part.tb_frame))
     error.__traceback__ = None
     for part in reversed(shown):

@@ -21,8 +21,8 @@ SMALLEST_SHARED_BYTES = 1 << 16  # smaller arrays are sent through the pipe as f
 class Arena:
     """Memory that processes share: an unnamed file in memory, which is gone when the last process has closed it.
 
-    Its addresses outnumber the bytes of the machine, so that blocks of any new size find a place; only reserved pieces
-    take memory.
+    Its address range is larger than the machine's memory, so that there is a place for blocks of new sizes; only
+    reserved pieces take memory.
 
     Parameters
     ----------

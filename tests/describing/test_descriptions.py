@@ -247,7 +247,7 @@ def test_the_short_code_leaves_out_where_and_how_it_runs(made, expected):
     assert made.short_code() == expected
 
 
-def test_a_factory_can_be_told_from_other_functions():
+def test_a_factory_is_distinguished_from_other_functions():
     assert all(map(is_described, [apply, shuffle, described_with]))
     assert not any(map(is_described, [jitter, apply(jitter), apply(jitter, seed=0), Mock(), None]))
 

@@ -330,7 +330,7 @@ def test_a_table_may_be_empty():
     assert '<th' in Table(['stage'], [])._repr_html_()
 
 
-def test_partials_of_functools_and_of_toolz_are_told_from_other_functions():
+def test_partials_of_functools_and_of_toolz_are_distinguished_from_other_functions():
     assert is_partial(functools.partial(max, 1))
     assert is_partial(toolz.curry(max)(1))
     assert not any(map(is_partial, [max, Default().method, toolz.juxt(abs), Mock()]))
