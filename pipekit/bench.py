@@ -21,8 +21,8 @@ from more_itertools import first, peekable
 from .batches.batch_iterator import BatchIterator
 from .batches.prefetch import prefetch
 from .composition import pipeline
+from .describing.display import brief
 from .describing.structures import fields_of
-from .describing.words import brief
 from .errors import Exhausted, NotResumable
 from .reports.measurements import Measurements, peak_memory
 from .streams.iterables import takes_nothing

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from .batches.batch_iterator import BatchIterator
 from .batches.prefetch import Prefetch
-from .describing.descriptions import FactoryCall
+from .describing.descriptions import FactoryCall, is_described
 from .describing.display import code, is_partial
 from .stages.functions import SampleFunction
 from .stages.pipeline import IterableStage, Pipeline, Stage, joined
@@ -30,13 +30,6 @@ if TYPE_CHECKING:
 
     Source: TypeAlias = Iterable[A] | Callable[[], Iterable[A]]
     To: TypeAlias = Callable[[Iterable[A]], Iterable[B]]
-
-STAGE_MODULES = (
-    'pipekit.stages.mapping',
-    'pipekit.stages.ordering',
-    'pipekit.stages.batching',
-    'pipekit.batches.prefetch',
-)
 
 
 @overload
@@ -221,16 +214,12 @@ def _stage(part: Any) -> Stage[Any, Any]:
         raise TypeError(f'{part!r} is always the last part of a pipeline that has a source')
     if _is_foreign_stage(part):
         return IterableStage(part)
-    hint = (
-        f'did you mean apply({code(part)})?' if callable(part) else 'the source comes first, and only stages after it'
-    )
-    if inspect.isfunction(part) and part.__module__ in (
-        'pipekit.stages.mapping',
-        'pipekit.stages.ordering',
-        'pipekit.stages.batching',
-        'pipekit.batches.prefetch',
-    ):
+    if is_described(part):
         hint = f'did you mean {code(part)}(...)?'
+    elif callable(part):
+        hint = f'did you mean apply({code(part)})?'
+    else:
+        hint = 'the source comes first, and only stages after it'
     raise TypeError(f'expected a stage, got {code(part)}; {hint}')
 
 

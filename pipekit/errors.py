@@ -1,8 +1,9 @@
-"""The errors that pipekit raises on its own account; a user's own errors pass through as they are."""
+"""The errors that pipekit raises itself; errors of the user's functions pass through unchanged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class PipekitError(Exception):
@@ -16,7 +17,7 @@ class PipekitError(Exception):
 
 
 class Closed(PipekitError):
-    """A batch was asked of something that hands out no more: a closed ``BatchIterator``, an ended epoch."""
+    """A batch was requested after close, or after its epoch had ended."""
 
 
 class Exhausted(PipekitError):
@@ -24,15 +25,15 @@ class Exhausted(PipekitError):
 
 
 class NotResumable(PipekitError):
-    """A stream would have to be opened again, or in its middle, but its source is an iterator."""
+    """A stream has to be opened again, or at a later position, but its source is an iterator."""
 
 
 class StateMismatch(PipekitError, ValueError):
-    """A state was saved by another pipeline, or is no state at all."""
+    """A state was saved by another pipeline, or is not a state at all."""
 
 
 class RemoteError(PipekitError):
-    """An error in a worker process that could not be sent as it is: the name of its type, its arguments, its traceback.
+    """Replaces an error in a worker process that could not be pickled: its type's name, arguments and traceback.
 
     Attributes
     ----------
@@ -55,12 +56,12 @@ class RemoteError(PipekitError):
 
 
 class WorkerCrashed(PipekitError):
-    """A worker process ended again and again: at the same sample, or as it started.
+    """Worker processes died repeatedly, at the same sample or while starting.
 
     Attributes
     ----------
     exit_code
-        The exit code of the last one; if a signal ended it, the number of that with a minus.
+        The exit code of the last one; if a signal killed it, the negative number of the signal.
     """
 
     def __init__(self, message: str, exit_code: int | None):
@@ -77,3 +78,21 @@ class TooManyFailures(PipekitError, ExceptionGroup[Exception]):
     def derive(self, exceptions: Sequence[Exception]) -> TooManyFailures:  # type: ignore[override]
         """A group of some of the errors, as ``except*`` and ``split`` make it."""
         return TooManyFailures(self.message, exceptions)
+
+
+@contextmanager
+def needs(extra: str, what: str) -> Iterator[None]:
+    """Around an import: if the module is missing, the error names the extra to install.
+
+    Examples
+    --------
+    >>> with needs('plot', 'a picture of a report'):
+    ...     import no_such_module
+    Traceback (most recent call last):
+    ModuleNotFoundError: a picture of a report needs no_such_module: pip install "pipekit-batches[plot]"
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        text = f'{what} needs {error.name}: pip install "pipekit-batches[{extra}]"'
+        raise ModuleNotFoundError(text, name=error.name) from error

@@ -18,7 +18,7 @@ from .prefetch import Prefetch
 from .stalls import own_depth
 
 if TYPE_CHECKING:
-    from ..describing.display import Table
+    from ..describing.tables import Table
     from ..reports.report import Headroom, Report
 
 T = TypeVar('T')

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ..describing.tracebacks import hide_own_frames
 from ..errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
 from ..memory.blocks import BlockPool
+from ..memory.forks import in_child
 from ..streams.context import Context, Run
 from ..streams.cursors import START, Cursor, as_lists, cursor_of, parts_of
 from ..streams.error_notes import annotate
@@ -54,6 +53,7 @@ class Delivery(Generic[T]):
         self._forked = False  # whether the thread is in the parent process
         self._lock = threading.RLock()  # for the above; nobody waits for a batch while holding it
         self._turn = threading.RLock()  # for the one consumer that waits for a batch
+        in_child(self._leave_thread_in_parent)
 
     def begin_epoch(self) -> Epoch[T]:
         """Begin an epoch; the one before has ended."""
@@ -173,8 +173,7 @@ class Delivery(Generic[T]):
         number, before = parts_of(cursor, [int, None], self.pipeline)
         return before, Context().in_pass(number)
 
-    def leave_thread_in_parent(self) -> None:
-        """In a fork: there is no thread here."""
+    def _leave_thread_in_parent(self) -> None:
         # Other threads of the parent may have held the locks when it forked.
         self._lock, self._turn = threading.RLock(), threading.RLock()
         self._forked = self._thread is not None
@@ -296,15 +295,6 @@ def _no_epoch() -> None:
 
 
 _started: weakref.WeakSet[Delivery[Any]] = weakref.WeakSet()
-
-
-def _leave_threads_in_parent() -> None:
-    for delivery in list(_started):
-        delivery.leave_thread_in_parent()
-
-
-if sys.platform != 'win32':
-    os.register_at_fork(after_in_child=_leave_threads_in_parent)
 
 
 @atexit.register

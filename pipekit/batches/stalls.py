@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from more_itertools import first
 
-from ..describing.tracebacks import OWN_FILES, THROUGH, without_own
+from ..describing.tracebacks import LIBRARIES, OWN_FILES, without_own
 from ..stages.tasks import task_of
 from ..streams.activities import activity_in
 from ..workers.pools import WorkerPools, awaited
@@ -22,7 +22,7 @@ from ..workers.pools import WorkerPools, awaited
 MOST_BUSY = 4  # that are described one by one
 STANDARD = (('threading.py',), ('selectors.py',), ('multiprocessing', 'connection.py'))
 # What starts our threads, and what they wait in; which of these is loaded at all, a stack of theirs tells.
-WAITING = (*THROUGH, *(os.path.join(os.path.dirname(os.__file__), *path) for path in STANDARD))
+WAITING = (*LIBRARIES, *(os.path.join(os.path.dirname(os.__file__), *path) for path in STANDARD))
 
 
 class Busy(NamedTuple):

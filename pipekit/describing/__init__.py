@@ -1,1 +1,1 @@
-"""Values as text and as arguments. Nothing here runs anything."""
+"""How values are printed, compared and checked. Nothing here runs a pipeline."""

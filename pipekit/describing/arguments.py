@@ -1,4 +1,4 @@
-"""Checks of arguments, made where a description is made: every message names the argument, the value, the remedy."""
+"""Checks of arguments, made by the factories; every message names the argument, what is expected, and the value."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..streams.randomness import UnseededEntropy, fresh_seed
-from .descriptions import Description
+from .descriptions import Description, UnseededEntropy, fresh_seed
 from .display import code
 
 N = TypeVar('N', int, float)
@@ -19,86 +18,37 @@ E = TypeVar('E', TypeError, ValueError)
 
 
 def positive_int(name: str, value: object, expected: str = 'a positive int') -> int:
-    """Check for an integer of at least 1.
-
-    Examples
-    --------
-    >>> positive_int('batch_size', 0)
-    Traceback (most recent call last):
-    ValueError: batch_size must be a positive int, got 0
-    """
+    """Check for an integer of at least 1."""
     return _at_least(1, name, value, expected)
 
 
 def natural_number(name: str, value: object) -> int:
-    """Check for an integer of at least 0.
-
-    Examples
-    --------
-    >>> natural_number('n', True)
-    Traceback (most recent call last):
-    TypeError: n must be a non-negative int, got True
-    """
+    """Check for an integer of at least 0."""
     return _at_least(0, name, value, 'a non-negative int')
 
 
 def fraction(name: str, value: Any) -> float:
-    """Check for a number from 0 to 1.
-
-    Examples
-    --------
-    >>> fraction('p', 1.5)
-    Traceback (most recent call last):
-    ValueError: p must be a number from 0 to 1, got 1.5
-    """
+    """Check for a number from 0 to 1."""
     return _number(name, value, 'a number from 0 to 1', lambda number: 0 <= number <= 1)
 
 
 def non_negative(name: str, value: Any) -> float:
-    """Check for a finite number that is not negative.
-
-    Examples
-    --------
-    >>> non_negative('backoff', 1)
-    1.0
-    """
+    """Check for a finite number that is not negative."""
     return _number(name, value, 'a non-negative number', lambda number: 0 <= number < inf)
 
 
 def positive(name: str, value: Any, expected: str = 'a positive number') -> float:
-    """Check for a finite number above 0.
-
-    Examples
-    --------
-    >>> positive('stall_after', 0)
-    Traceback (most recent call last):
-    ValueError: stall_after must be a positive number, got 0
-    """
+    """Check for a finite number above 0."""
     return _number(name, value, expected, lambda number: 0 < number < inf)
 
 
 def optional(check: Callable[[str, Any, str], N], name: str, value: Any, expected: str) -> N | None:
-    """Check for what a check is for, or ``None``.
-
-    Examples
-    --------
-    >>> optional(positive_int, 'ahead', None, 'a positive int') is None
-    True
-    >>> optional(positive_int, 'ahead', 0, 'a positive int')
-    Traceback (most recent call last):
-    ValueError: ahead must be a positive int or None, got 0
-    """
+    """Apply a check, unless the value is ``None``."""
     return None if value is None else check(name, value, f'{expected} or None')
 
 
 def exceptions_of(owner: str, exceptions: tuple[Any, ...]) -> tuple[type[Exception], ...]:
-    """Check for types of exceptions; ``Exception`` where there are none.
-
-    Examples
-    --------
-    >>> exceptions_of('skip', ())
-    (<class 'Exception'>,)
-    """
+    """Check for subclasses of ``Exception``; ``Exception`` itself if none is given."""
     for kind in exceptions:
         if not isinstance(kind, type) or not issubclass(kind, Exception):
             raise TypeError(f'{owner} is for subclasses of Exception, got {code(kind)}')
@@ -106,14 +56,7 @@ def exceptions_of(owner: str, exceptions: tuple[Any, ...]) -> tuple[type[Excepti
 
 
 def function(name: str, value: object, expected: str = 'a function') -> None:
-    """Check for something that can be called.
-
-    Examples
-    --------
-    >>> function('predicate', 3)
-    Traceback (most recent call last):
-    TypeError: predicate must be a function, got 3
-    """
+    """Check for something that can be called."""
     if not callable(value):
         raise TypeError(f'{name} must be {expected}, got {code(value)}')
     if isinstance(value, Description) and not hasattr(value, 'takes_rng'):
@@ -121,46 +64,23 @@ def function(name: str, value: object, expected: str = 'a function') -> None:
 
 
 def boolean(name: str, value: Any) -> bool:
-    """Check for True or False.
-
-    Examples
-    --------
-    >>> boolean('drop_last', 'no')
-    Traceback (most recent call last):
-    TypeError: drop_last must be True or False, got 'no'
-    """
+    """Check for True or False."""
     if not isinstance(value, bool | np.bool):
         raise TypeError(f'{name} must be True or False, got {code(value)}')
     return bool(value)
 
 
 def seed_or_fresh(seed: object) -> int:
-    """Check a seed; without one, draw fresh entropy.
-
-    Examples
-    --------
-    >>> seed_or_fresh(0)
-    0
-    >>> seed_or_fresh('zero')
-    Traceback (most recent call last):
-    TypeError: seed must be a non-negative int or None, got 'zero'
-    """
+    """Check a seed, or draw one if it is ``None``."""
     if seed is None:
         return fresh_seed()
-    if isinstance(seed, UnseededEntropy):  # of a description that went through pickle: it stays one that nobody gave
+    if isinstance(seed, UnseededEntropy):  # from a description that was pickled, and had been given no seed
         return seed
     return _at_least(0, 'seed', seed, 'a non-negative int or None')
 
 
 def weights_of(weights: Iterable[float], n: int, things: str) -> npt.NDArray[np.float64]:
-    """Check one finite non-negative weight for each of ``n`` things, not all zero.
-
-    Examples
-    --------
-    >>> weights_of([1, -1], 2, 'sources')
-    Traceback (most recent call last):
-    ValueError: weights must be finite and non-negative, got -1.0 at 1
-    """
+    """Check for ``n`` finite non-negative weights, not all zero; returns them up to a common factor."""
     try:
         given = weights if isinstance(weights, np.ndarray) else np.array(list(weights))
         if given.dtype.kind not in 'biufO':
@@ -175,7 +95,7 @@ def weights_of(weights: Iterable[float], n: int, things: str) -> npt.NDArray[np.
         raise ValueError(f'weights must be finite and non-negative, got {array[wrong[0]]} at {wrong[0]}')
     if not array.any():
         raise ValueError(f'weights must not all be zero, got {code(weights)}')
-    shares: npt.NDArray[np.float64] = array / array.max()  # the sum of the weights may be too large for a float
+    shares: npt.NDArray[np.float64] = array / array.max()  # because their sum may be too large for a float
     return shares
 
 

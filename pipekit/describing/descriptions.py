@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
+import os
 from collections.abc import Callable, Mapping
-from operator import attrgetter, itemgetter, methodcaller
 from typing import Any, TypeVar, cast
 
 import numpy as np
+from toolz import dissoc, valfilter
 
-from ..streams.randomness import UnseededEntropy
 from .display import call_code, code, is_partial
 from .structures import fields_of
 
 ENTROPY = ', with entropy '
+ENTROPY_BYTES = 16
 F = TypeVar('F', bound=Callable[..., Any])
+
+
+class UnseededEntropy(int):
+    """The seed of a description that was given none: entropy drawn when it was made."""
+
+
+def fresh_seed() -> UnseededEntropy:
+    """Draw a seed from the entropy of the operating system."""
+    return UnseededEntropy.from_bytes(os.urandom(ENTROPY_BYTES), 'little')
 
 
 class Description:
@@ -36,30 +47,28 @@ class Description:
         return hash(self._call.factory)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _call, (self._call.factory, self._call.args, self._call.kwargs)
+        # A pickle names the public factory alone, so that it outlives changes of what is behind it.
+        factory, args, kwargs = self._call.factory, self._call.args, self._call.kwargs
+        return (operator.call, (functools.partial(factory, *args, **kwargs),)) if kwargs else (factory, args)
 
     def short_code(self) -> str:
-        """The code without what says where and how it is run."""
-        given = self._call.kwargs.keys() & {'workers', 'on_error', 'seed'}
-        return repr(self._call.without(*given)) if given else code(self)
+        """The code without the arguments that say where and how it runs: ``workers``, ``on_error`` and ``seed``."""
+        return self._code_without('workers', 'on_error', 'seed')
 
     def fingerprint(self) -> list[str]:
         """The lines by which a saved state recognises this part of a pipeline."""
-        # Where the work is done changes no value, and one goes on after a bad sample by skipping it: a state saved with
-        # other options of these is one of the same pipeline.
-        given = self._call.kwargs.keys() & {'workers', 'on_error'}
-        code_of_call = repr(self._call.without(*given)) if given else repr(self)
-        return [code_of_call + (f'{ENTROPY}{int(self.seed):x}' if isinstance(self.seed, UnseededEntropy) else '')]
+        # A state may be loaded with other workers, which change no value, and with another on_error, which is how one
+        # gets past a bad sample.
+        entropy = f'{ENTROPY}{int(self.seed):x}' if isinstance(self.seed, UnseededEntropy) else ''
+        return [self._code_without('workers', 'on_error') + entropy]
+
+    def _code_without(self, *names: str) -> str:
+        given = self._call.kwargs.keys() & names
+        return repr(self._call.without(*given)) if given else repr(self)
 
 
 class FactoryCall:
-    """A function with the arguments that it was called with.
-
-    Examples
-    --------
-    >>> FactoryCall(max, (1, 2), {}), FactoryCall(max, (1, 2), {}) == FactoryCall(max, (1, 3), {})
-    (max(1, 2), False)
-    """
+    """A function and the arguments that it was called with."""
 
     def __init__(self, factory: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]):
         self.factory = factory
@@ -70,15 +79,12 @@ class FactoryCall:
         return self.as_call_of(code(self.factory))
 
     def as_call_of(self, name: str) -> str:
-        """The code of the call, of a function of this name, without seeds that nobody gave."""
-        shown = {key: value for key, value in self.kwargs.items() if not isinstance(value, UnseededEntropy)}
-        return call_code(name, self.args, shown)
+        """The code of the call, with this name for the function and without the seed if none was given."""
+        return call_code(name, self.args, valfilter(lambda value: not isinstance(value, UnseededEntropy), self.kwargs))
 
     def without(self, *names: str) -> FactoryCall:
         """The call without some keyword arguments."""
-        return FactoryCall(
-            self.factory, self.args, {key: value for key, value in self.kwargs.items() if key not in names}
-        )
+        return FactoryCall(self.factory, self.args, dissoc(self.kwargs, *names))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FactoryCall):
@@ -97,8 +103,7 @@ class FactoryCall:
 def described(factory: F) -> F:
     """Make what ``factory`` returns remember the call that made it.
 
-    Where the factory drew a seed because none was given, the call remembers the drawn one: a copy that went through
-    pickle yields the same values.
+    Where no seed was given, the call remembers the one that the factory drew: an unpickled copy yields the same values.
 
     Examples
     --------
@@ -113,24 +118,32 @@ def described(factory: F) -> F:
     def make(*args: Any, **kwargs: Any) -> Any:
         made = factory(*args, **kwargs)
         if not isinstance(made, Description):
-            raise TypeError(f'described is for what makes stages and sources, {code(factory)} made {code(made)}')
+            raise TypeError(
+                f'{code(factory)}, marked with described, must return a stage or a source, got {code(made)}'
+            )
         if isinstance(made.seed, UnseededEntropy):
             bound = inspect.signature(factory).bind(*args, **kwargs)
             if 'seed' not in bound.signature.parameters:
                 raise TypeError(f'{code(factory)} draws random numbers: give it a parameter seed, and pass that on')
             if 'seed' in kwargs or 'seed' not in bound.arguments:
                 kwargs = kwargs | {'seed': made.seed}
-            else:  # a None given by position
+            else:  # None was given by position
                 bound.arguments['seed'] = made.seed
                 args, kwargs = bound.args, bound.kwargs
         made._call = FactoryCall(make, args, kwargs)
         return made
 
+    make._is_described = True  # type: ignore[attr-defined]
     return cast('F', make)
 
 
+def is_described(factory: object) -> bool:
+    """Whether this is a factory marked with ``described``."""
+    return getattr(factory, '_is_described', False) is True
+
+
 def same(a: Any, b: Any) -> bool:
-    """Whether two values are equal, arrays within them compared as a whole.
+    """Whether two values have the same type and are equal; arrays inside them are compared as a whole.
 
     Examples
     --------
@@ -147,7 +160,7 @@ def same(a: Any, b: Any) -> bool:
         return same(a.tolist(), b.tolist()) if a.dtype.hasobject else a.tobytes() == b.tobytes()
     if is_partial(a):
         return same((a.func, a.args, a.keywords), (b.func, b.args, b.keywords))
-    if isinstance(a, attrgetter | itemgetter | methodcaller):
+    if isinstance(a, operator.attrgetter | operator.itemgetter | operator.methodcaller):
         return same(a.__reduce__(), b.__reduce__())
     if isinstance(a, list):
         return len(a) == len(b) and all(map(same, a, b))
@@ -158,7 +171,3 @@ def same(a: Any, b: Any) -> bool:
         return bool(a == b) or bool(a != a and b != b)  # noqa: PLR0124 -- NaN
     except Exception:  # a user's __eq__ may raise or answer with an array
         return False
-
-
-def _call(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return factory(*args, **kwargs)

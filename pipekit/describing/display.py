@@ -1,4 +1,4 @@
-"""How things are shown: a value as code, a value's structure, a table for terminals and notebooks."""
+"""Values as text: the code of a value, its structure, a short form for messages; ordinals and durations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from math import isfinite
 from types import CodeType, ModuleType
@@ -16,19 +16,20 @@ import numpy as np
 
 from .structures import fields_of, has_fields, is_named_tuple
 
-LONGEST_LINE = 88
-LONGEST_VALUE = 72
-DEEPEST = 5  # how far what is nested is shown: it may contain itself
-MOST_PARTS = 8
+LONGEST_LINE, LONGEST_VALUE, LONGEST_BRIEF = 88, 72, 160  # characters
+DEEPEST = 5  # levels of nesting; a value may contain itself
+MOST_PARTS = 8  # fields of a structure
+ONLY_SIZE = re.compile(r'<\w+ of \d+>')
+DESCRIBED_ARRAY = re.compile(r'<(\w+\[[\d, ]*\])>')
 ADDRESS = re.compile(r'\b(0x[0-9a-fA-F]{6,}|id=\W?\d{6,})')
 CONTAINERS: tuple[type, ...] = (list, tuple, dict, set, frozenset, deque)
 
 
 def code(value: object) -> str:
-    """The code that makes a value, as short as it can be recognised by.
+    """The code that makes a value, shortened to what it takes to recognise it.
 
-    What is too long for code is described between angle brackets, so that it never evaluates to something else. No
-    memory address appears: the text is the same in every process.
+    A value that is too long for code is described in angle brackets, so that the text never evaluates to another value.
+    Memory addresses are left out, so that the text is the same in every process.
 
     Examples
     --------
@@ -43,7 +44,7 @@ def code(value: object) -> str:
 
 
 def call_code(name: str, args: Iterable[object], kwargs: Mapping[str, object]) -> str:
-    """The code of a call, over several lines where one would be too long.
+    """The code of a call, on several lines if one would be too long.
 
     Examples
     --------
@@ -54,7 +55,7 @@ def call_code(name: str, args: Iterable[object], kwargs: Mapping[str, object]) -
 
 
 def structure(value: object, most: int = MOST_PARTS) -> str:
-    """The structure of a value: the types and shapes of its fields, the first ``most`` of them.
+    """The structure of a value: the types and shapes of its first ``most`` fields.
 
     Examples
     --------
@@ -66,56 +67,44 @@ def structure(value: object, most: int = MOST_PARTS) -> str:
     return _structure_within(value, most, 0)
 
 
-class Table:
-    """Rows under a header, for a terminal (``str``) and for a notebook (``_repr_html_``).
+def brief(value: object) -> str:
+    """A value on one line of a message, with the types and shapes of arrays."""
+    text = code(value)
+    if ONLY_SIZE.fullmatch(text):
+        text = structure(value)
+    text = DESCRIBED_ARRAY.sub(r'\1', text).replace('\n', ' ')
+    return text if len(text) <= LONGEST_BRIEF else f'{text[:LONGEST_BRIEF]}...'
+
+
+def ordinal(number: int) -> str:
+    """An ordinal number, as in "the 2nd stage".
 
     Examples
     --------
-    >>> Table(['stage', 'gives'], [['take(3)', 'int']])
-    stage    gives
-    take(3)  int
+    >>> ordinal(1), ordinal(2), ordinal(3), ordinal(11), ordinal(24)
+    ('1st', '2nd', '3rd', '11th', '24th')
     """
+    ending = 'th' if number % 100 in (11, 12, 13) else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')
+    return f'{number}{ending}'
 
-    def __init__(
-        self,
-        header: Sequence[str],
-        rows: Sequence[Sequence[str]],
-        notes: Sequence[str] = (),
-        bars: Sequence[float] | None = None,
-    ):
-        self.header = list(header)
-        self.rows = [list(row) for row in rows]
-        self.notes = list(notes)
-        self.bars = None if bars is None else list(bars)  # a notebook shows one at the end of each row, up to 1 long
 
-    def __repr__(self) -> str:
-        lines = [line for row in [self.header, *self.rows] for line in _lines(row)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        padded = (map(str.ljust, line, widths) for line in lines)
-        return '\n'.join(['  '.join(line).rstrip() for line in padded] + self.notes)
+def duration(seconds: float) -> str:
+    """A time with a unit that suits it.
 
-    def _repr_html_(self) -> str:
-        import html  # here, because only notebooks need it, and it takes a while to load
-
-        def row(tag: str, cells: Sequence[str], bar: float | None = None) -> str:
-            style = 'style="text-align: left; white-space: pre; font-family: monospace; padding-right: 2em"'
-            shown = ''.join(f'<{tag} {style}>{html.escape(cell)}</{tag}>' for cell in cells)
-            if bar is not None:  # in the colour of the text, so that it is seen on dark pages too
-                box = f'display: inline-block; height: 0.8em; width: {10 * bar:.2f}em; background: currentColor'
-                shown += f'<td style="text-align: left"><span style="{box}; opacity: 0.5"></span></td>'
-            return f'<tr>{shown}</tr>'
-
-        bars: Sequence[float | None] = self.bars or [None] * len(self.rows)
-        body = ''.join(row('td', cells, bar) for cells, bar in zip(self.rows, bars, strict=True))
-        notes = ''.join(f'<p>{html.escape(note)}</p>' for note in self.notes)
-        header = [*self.header, ''] if self.bars else self.header
-        return f'<table><thead>{row("th", header)}</thead><tbody>{body}</tbody></table>{notes}'
+    Examples
+    --------
+    >>> duration(0.0121), duration(3.2e-6), duration(2)
+    ('12.1 ms', '3.2 µs', '2 s')
+    """
+    if seconds >= 1:
+        return f'{seconds:.3g} s'
+    return f'{seconds * 1e3:.3g} ms' if seconds >= 1e-3 else f'{seconds * 1e6:.3g} µs'
 
 
 def _code_within(value: object, depth: int) -> str:
     try:
         return _code(value, depth)
-    except Exception:  # the methods of a user's object may raise anything, and printing must survive it
+    except Exception:  # methods of a user's object may raise anything, and printing must not
         return f'<{type(value).__name__}>'
 
 
@@ -145,7 +134,7 @@ def _code(value: Any, depth: int) -> str:
         if owner is not None and not isinstance(owner, ModuleType):
             return f'{_code_within(owner, depth + 1)}.{value.__name__}'
         name = str(getattr(value, '__qualname__', value.__name__)).rpartition('<locals>.')[-1]
-        # np.sum is not the builtin sum, and a saved state has to tell one from the other.
+        # A saved state must tell np.sum from the builtin sum.
         return f'np.{name}' if vars(np).get(name) is value and not isinstance(value, type) else name
     return _repr(value)
 
@@ -190,30 +179,24 @@ def _code_of_container(value: Any, depth: int) -> str:
 
 
 def _parts(value: Any, depth: int) -> list[str]:
-    """The code of the parts of a container, of three at least and of no more than are shown."""
+    """The code of the first parts of a container: as many as fit on a line, but at least three."""
     if isinstance(value, dict):
         made = (f'{_code_within(key, depth + 1)}: {_code_within(part, depth + 1)}' for key, part in value.items())
     else:
         made = (_code_within(part, depth + 1) for part in value)
     parts: list[str] = []
-    room = LONGEST_VALUE if len(value) <= LONGEST_VALUE else 0
+    left = LONGEST_VALUE if len(value) <= LONGEST_VALUE else 0
     for part in made:
         parts.append(part)
-        room -= len(part) + len(', ')
-        if room < 0 and len(parts) >= 3:
+        left -= len(part) + len(', ')
+        if left < 0 and len(parts) >= 3:
             break
-    # The order of a set is another one in every process.
+    # The order of a set differs from process to process.
     return sorted(parts) if isinstance(value, set | frozenset) else parts
 
 
 def is_partial(value: Any) -> bool:
-    """Whether a value is a function with some of its arguments: of ``functools.partial`` or ``toolz.curry``.
-
-    Examples
-    --------
-    >>> is_partial(functools.partial(max, 1)), is_partial(max)
-    (True, False)
-    """
+    """Whether a value is a function with some arguments filled in, by ``functools.partial`` or ``toolz.curry``."""
     return (
         isinstance(getattr(value, 'args', None), tuple)
         and isinstance(getattr(value, 'keywords', None), dict)
@@ -236,7 +219,7 @@ def _repr(value: object) -> str:
     text = repr(value)
     if type(value).__repr__ is object.__repr__ or ADDRESS.search(text):
         return f'<{type(value).__name__}{_size(value)}>'
-    if hasattr(type(value), 'fingerprint'):  # a part of a pipeline prints as code, however long
+    if hasattr(type(value), 'fingerprint'):  # a part of a pipeline is shown in full
         return text
     if '\n' in text:
         return f'<{type(value).__name__}>'
@@ -291,9 +274,3 @@ def _structure(value: Any, most: int, depth: int) -> str:
 
 def _joined(parts: Iterable[object]) -> str:
     return ', '.join(map(str, parts))
-
-
-def _lines(row: Sequence[str]) -> list[tuple[str, ...]]:
-    cells = [cell.split('\n') for cell in row]
-    height = max(map(len, cells))
-    return list(zip(*(cell + [''] * (height - len(cell)) for cell in cells), strict=True))

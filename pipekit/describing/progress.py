@@ -1,4 +1,4 @@
-"""The progress of long work, for whoever looks: in a terminal or a notebook, by tqdm where that is installed."""
+"""Progress bars for slow work, in a terminal or a notebook, if tqdm is installed."""
 
 from __future__ import annotations
 
@@ -10,26 +10,19 @@ from typing import Any, TypeVar
 
 T = TypeVar('T')
 
-DELAY = 1.0  # seconds, after which work is long
+DELAY_SECONDS = 1.0  # before a bar appears
 
 
 class Progress:
-    """So many steps of a work. A bar appears when they take long, if there is somebody to see it.
-
-    Examples
-    --------
-    >>> progress = Progress('starting', 2)
-    >>> progress.step(), progress.step()
-    (None, None)
-    """
+    """Counts steps; a bar appears if they take long and somebody can see it."""
 
     def __init__(self, doing: str, total: int):
         self._left = total
         make = _maker()
-        self._bar = None if make is None else make(desc=doing, total=total, delay=DELAY, leave=False)
+        self._bar = None if make is None else make(desc=doing, total=total, delay=DELAY_SECONDS, leave=False)
 
     def step(self) -> None:
-        """Say that one step more is done; after the last one, the bar is gone."""
+        """Count a step; the bar disappears after the last one."""
         self._left -= 1
         if self._bar is not None:
             self._bar.update()
@@ -37,24 +30,18 @@ class Progress:
                 self.close()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         bar, self._bar = self._bar, None
         if bar is not None:
             bar.close()
 
 
-def stepwise(values: Iterable[T], doing: str, total: int) -> Iterator[T]:
-    """Values that are a step each.
-
-    Examples
-    --------
-    >>> list(stepwise('ab', 'spelling', 2))
-    ['a', 'b']
-    """
+def with_progress(values: Iterable[T], doing: str, total: int) -> Iterator[T]:
+    """The values, each of which counts as a step."""
     make = _maker()
     if make is None:
         return iter(values)
-    return iter(make(values, desc=doing, total=total, delay=DELAY, leave=False))
+    return iter(make(values, desc=doing, total=total, delay=DELAY_SECONDS, leave=False))
 
 
 def _maker() -> Any:
@@ -67,7 +54,7 @@ def _maker() -> Any:
 
 
 def _is_terminal(stream: Any) -> bool:
-    with suppress(Exception):  # it may be closed, or None, or whatever has been put in its place
+    with suppress(Exception):  # it may be closed, or None, or replaced by anything
         return bool(stream.isatty())
     return False
 
@@ -81,7 +68,7 @@ def _is_in_notebook() -> bool:
 def _tqdm(in_notebook: bool) -> Any:
     if in_notebook:
         with suppress(ImportError):
-            import ipywidgets  # type: ignore[import-not-found]  # noqa: F401  # without it, tqdm.auto warns, and shows nothing
+            import ipywidgets  # type: ignore[import-not-found]  # noqa: F401  # without it, tqdm.auto warns and shows nothing
             from tqdm.auto import tqdm as tqdm_for_notebooks
 
             return _quiet(tqdm_for_notebooks)
@@ -91,8 +78,8 @@ def _tqdm(in_notebook: bool) -> Any:
 
 
 def _quiet(tqdm: Any) -> Any:
-    # Without a thread of its own, which would outlive the work. And without the lock that it makes by default, from
-    # multiprocessing, whose start method could not be chosen any more.
+    # No monitoring thread, which would outlive the bar. And not the default lock, which is one of multiprocessing:
+    # after it is made, the user can no longer choose a start method.
     quiet = type('Progress', (tqdm,), {'monitor_interval': 0})
     if not hasattr(tqdm, '_lock'):
         quiet.set_lock(threading.RLock())  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Which frames of a traceback, or of a thread's stack, are shown: the user's, and not ours."""
+"""Which frames of a traceback or of a thread's stack are shown: the user's, not those of pipekit."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ import more_itertools
 T = TypeVar('T')
 
 OWN_FILES = os.path.dirname(os.path.dirname(__file__)) + os.sep
-# What runs the users' functions on our behalf.
-THROUGH = tuple(os.path.dirname(str(module.__file__)) + os.sep for module in (futures, more_itertools))
+# Libraries through which pipekit calls users' functions.
+LIBRARIES = tuple(os.path.dirname(str(module.__file__)) + os.sep for module in (futures, more_itertools))
 FULL_TRACEBACKS = 'PIPEKIT_FULL_TRACEBACKS'  # an environment variable
 
 
 def without_own(
-    parts: Iterable[T], frame_of: Callable[[T], FrameType], through: tuple[str, ...] = THROUGH, *, from_own: bool = True
+    parts: Iterable[T],
+    frame_of: Callable[[T], FrameType],
+    libraries: tuple[str, ...] = LIBRARIES,
+    *,
+    from_own: bool = True,
 ) -> Iterator[T]:
-    """The parts of a stack, the outermost first, without those in pipekit and in what it calls to get to the user's.
+    """The parts of a stack, outermost first, without those of pipekit and of the libraries that it calls.
 
     The environment variable ``PIPEKIT_FULL_TRACEBACKS`` keeps them all.
 
@@ -29,37 +33,25 @@ def without_own(
     ----------
     parts, frame_of
         The parts, and the frame of one.
-    through
-        Files and folders whose frames are hidden where pipekit is below them.
+    libraries
+        Files and folders whose frames are hidden if pipekit has called them.
     from_own
-        Whether the stack begins in the user's code, rather than with what pipekit has called.
+        Whether the stack begins in the user's code; if not, pipekit has called what it begins with.
     """
     if os.environ.get(FULL_TRACEBACKS):
         yield from parts
         return
-    hidden: tuple[str, ...] = (OWN_FILES,) if from_own else (OWN_FILES, *through)
+    hidden: tuple[str, ...] = (OWN_FILES,) if from_own else (OWN_FILES, *libraries)
     for part in parts:
         if frame_of(part).f_code.co_filename.startswith(hidden):
-            hidden = (OWN_FILES, *through)
+            hidden = (OWN_FILES, *libraries)
         else:
             hidden = (OWN_FILES,)
             yield part
 
 
 def hide_own_frames(error: BaseException) -> None:
-    """Leave the user's frames in an error's traceback.
-
-    Examples
-    --------
-    >>> import traceback
-    >>> from pipekit.streams.cursors import cursor_of
-    >>> try:
-    ...     cursor_of('x')
-    ... except ValueError as error:
-    ...     hide_own_frames(error)
-    ...     [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-    ['<module>']
-    """
+    """Leave only the user's frames in an error's traceback."""
     shown = list(without_own(_chain(error.__traceback__), lambda part: part.tb_frame))
     error.__traceback__ = None
     for part in reversed(shown):

@@ -1,1 +1,1 @@
-"""Memory that is used again, and shared. Nothing here knows what a batch is."""
+"""Memory that is reused, and shared between processes. Nothing here knows what a batch is."""

@@ -1,10 +1,8 @@
-"""Memory that is used again: blocks of it, each free again when nobody sees it any more."""
+"""Blocks of memory that are reused: a block is free again when nothing refers to its array any more."""
 
 from __future__ import annotations
 
 import mmap
-import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -16,122 +14,99 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from .forks import in_child
+
 T = TypeVar('T')
 Bytes = npt.NDArray[np.uint8]
 
-WORTHWHILE = 1 << 20  # bytes: what is smaller gains nothing by memory of this process that was used before
-SPARE = 32 << 20  # bytes of free memory that are always kept for use again
-FADING = 16  # blocks taken or let go of, after which a peak of use counts for about a third
+SMALLEST_POOLED_BYTES = 1 << 20  # smaller arrays gain nothing from memory of this process that was used before
+SPARE_BYTES = 32 << 20  # free memory that is always kept for reuse
+PEAK_DECAY_BLOCKS = 16  # after so many blocks were taken or freed, a peak of use counts for about a third
 
 
 class NoRoom(MemoryError):
-    """There is no memory for a block."""
+    """There is no memory for another block."""
 
 
 class Supply(Protocol):
-    """Where blocks come from."""
+    """Where a pool gets its memory."""
 
     def reserve(self, size: int) -> int:
-        """Where a new piece of memory begins. Raises ``NoRoom``."""
+        """Reserve a new piece of memory, and return where it begins. Raises ``NoRoom``."""
 
     def view(self, start: int, size: int) -> Bytes:
-        """An array of its own over a piece of memory: whatever views that array refers to it."""
+        """A new array over a piece of memory, which is the base of all its views."""
 
     def give_back(self, start: int, size: int) -> None:
-        """Return a piece to the system, with what it held."""
+        """Return a piece of memory to the system; what it held is lost."""
 
 
 class Heap:
-    """Memory of this process.
-
-    Examples
-    --------
-    >>> heap = Heap()
-    >>> heap.view(heap.reserve(100), 3).shape
-    (3,)
-    """
+    """Memory of this process; a piece begins at its number."""
 
     def __init__(self) -> None:
         self._numbers = count()
         self._pieces: dict[int, memoryview] = {}
 
     def reserve(self, size: int) -> int:
-        """The number of a new piece."""
+        """Allocate a new piece, and return its number."""
         number = next(self._numbers)
         self._pieces[number] = np.empty(size, np.uint8).data
         return number
 
     def view(self, start: int, size: int) -> Bytes:
-        """The first bytes of the piece of this number."""
+        """The first bytes of the piece with this number."""
         return np.frombuffer(self._pieces[start], np.uint8, size)
 
     def give_back(self, start: int, size: int) -> None:
-        """Let go of the piece."""
+        """Free the piece."""
         del self._pieces[start]
 
 
 class BlockRef(weakref.ref[Bytes]):
-    """Sees an array for as long as anybody does, and calls a function with itself at the end.
+    """A weak reference to an array that knows where its block begins.
 
-    Such as the ``append`` of a list: a function in C, which nothing can interrupt.
-
-    Examples
-    --------
-    >>> ended = []
-    >>> sight = BlockRef(np.frombuffer(b'abc', np.uint8), ended.append)
-    >>> ended == [sight]
-    True
+    Its callback is the ``append`` of a list or a deque: a function in C, which nothing can interrupt.
     """
 
     __slots__ = ('start',)
 
-    start: int  # where what it sees begins
+    start: int
 
 
 class BlockPool:
-    """Hands out blocks of memory, used ones first: fresh memory is several times slower to write.
+    """Hands out blocks of memory, used ones first: writing to fresh memory is several times slower.
 
-    Memory is given back to the system when more is free than has been in use of late, and more than a little.
+    Memory is returned to the system when much more of it is free than was in use recently.
 
     Parameters
     ----------
     supply
         Where new blocks come from.
-    worthwhile
-        The size in bytes from which on ``pooled_empty`` takes a block.
-
-    Examples
-    --------
-    >>> blocks = BlockPool()
-    >>> block = blocks.new(1000)
-    >>> block.shape, block.dtype, blocks.in_use
-    ((1000,), dtype('uint8'), 4096)
-    >>> view = block[5:].view()
-    >>> del block
-    >>> blocks.new(1).base is view.base  # is somewhere else: the view still sees the first
-    False
+    smallest_bytes
+        The smallest size that ``pooled_empty`` takes from here.
     """
 
-    # What is free, is written down by the block itself when it dies, in one call into C: an interrupt, a signal handler
-    # or a finalizer may come in the middle of anything here, in this thread or another one, and nothing is seen twice.
-    def __init__(self, supply: Supply | None = None, worthwhile: int = WORTHWHILE):
-        self.worthwhile = worthwhile
+    # A collected block puts itself on the free list, by one call into C: a signal handler, a finalizer or another
+    # thread may run between any two lines here, and none of them takes a block twice.
+    def __init__(self, supply: Supply | None = None, smallest_bytes: int = SMALLEST_POOLED_BYTES):
+        self.smallest_bytes = smallest_bytes
         self._supply = Heap() if supply is None else supply
-        self._lock = threading.Lock()  # for the supply, and what it has given
-        self._owner: int | None = None  # the thread that holds it
-        self._taken = 0  # bytes from the supply
-        self._peak = 0  # of the bytes in use, of late
-        self._sights: dict[int, tuple[weakref.ref[Bytes], BlockRef]] = {}  # of each block, by where it begins
-        self._free: dict[int, list[BlockRef]] = {}  # by size
-        self._last_used: dict[int, int] = {}  # when each size was
+        self._lock = threading.Lock()  # for the supply, and what was taken from it
+        self._owner: int | None = None  # the thread that holds the lock
+        self._taken = 0  # bytes taken from the supply
+        self._peak = 0  # bytes in use at the most, recently
+        self._refs: dict[int, tuple[weakref.ref[Bytes], BlockRef]] = {}  # to each block, by where it begins
+        self._free: dict[int, list[BlockRef]] = {}  # by capacity
+        self._last_used: dict[int, int] = {}  # when each capacity was asked for
         self._uses = count()
         self._trim_later = partial(_trim, weakref.ref(self))
-        _all.add(self)
+        in_child(self._renew_lock)
 
     @property
     def spare(self) -> int:
         """The bytes that are free."""
-        return sum([room * len(free) for room, free in list(self._free.items())])
+        return sum([capacity * len(free) for capacity, free in list(self._free.items())])
 
     @property
     def in_use(self) -> int:
@@ -139,170 +114,137 @@ class BlockPool:
         return self._taken - self.spare
 
     def new(self, size: int) -> Bytes:
-        """A block of ``size`` bytes, free again when the array and all that views it are gone.
+        """A block of ``size`` bytes, which is free again when the array and all its views are gone.
 
         Raises
         ------
         NoRoom
             If there is no memory.
         """
-        room = rounded(size)
-        self._last_used[room] = next(self._uses)
-        free = self._free.setdefault(room, [])
+        capacity = rounded(size)
+        self._last_used[capacity] = next(self._uses)
+        free = self._free.setdefault(capacity, [])
         try:
             start = free.pop().start
         except IndexError:
-            start = self._reserved(room)
+            start = self._reserve(capacity)
         block = self._supply.view(start, size)
-        self._sights[start] = self._sights_of(block, start, free)
-        self._peak = max(self.in_use, self._peak - self._peak // FADING)
+        self._refs[start] = self._refs_to(block, start, free)
+        self._peak = max(self.in_use, self._peak - self._peak // PEAK_DECAY_BLOCKS)
         return block
 
-    def _sights_of(self, block: Bytes, start: int, free: list[BlockRef]) -> tuple[weakref.ref[Bytes], BlockRef]:
+    def _refs_to(self, block: Bytes, start: int, free: list[BlockRef]) -> tuple[weakref.ref[Bytes], BlockRef]:
         trims = weakref.ref(block, self._trim_later)
-        sight = BlockRef(block, free.append)  # of the two, what was made last is called first
-        sight.start = start
-        return trims, sight
+        ref = BlockRef(block, free.append)  # made last, it is called back first
+        ref.start = start
+        return trims, ref
 
     def trim(self) -> None:
-        """Give memory back, if much more is free than has been in use of late."""
-        self._peak -= self._peak // FADING
-        if self._is_too_much() and not self._lock.locked():  # by this thread perhaps, in the middle of what it does
+        """Return memory to the system, if much more is free than was in use recently."""
+        self._peak -= self._peak // PEAK_DECAY_BLOCKS
+        if self._has_excess() and not self._lock.locked():  # this thread may hold the lock, and be interrupted by this
             self._peak = max(self.in_use, self._peak)
             this = threading.get_ident()
             with self._lock:
                 self._owner = this
                 try:
-                    while self._is_too_much() and self._give_back_one():
+                    while self._has_excess() and self._give_back_one():
                         pass
                 finally:
                     self._owner = None
 
-    def _is_too_much(self) -> bool:
-        return self._taken > self._peak + max(SPARE, self._peak // 2)
+    def _has_excess(self) -> bool:
+        return self._taken > self._peak + max(SPARE_BYTES, self._peak // 2)
 
-    def _reserved(self, room: int) -> int:
+    def _reserve(self, capacity: int) -> int:
         this = threading.get_ident()
         if self._owner == this:
-            raise NoRoom('more blocks are needed in the middle of a search for one')
+            raise NoRoom('a block was requested while this thread is allocating another one')
         with self._lock:
             self._owner = this
             try:
-                return self._from_supply(room)
+                return self._from_supply(capacity)
             finally:
                 self._owner = None
 
-    def _from_supply(self, room: int) -> int:
+    def _from_supply(self, capacity: int) -> int:
         while True:
             try:
-                start = self._supply.reserve(room)
+                start = self._supply.reserve(capacity)
             except NoRoom:
                 if not self._give_back_one():
                     raise
             else:
-                self._taken += room
+                self._taken += capacity
                 return start
 
     def _give_back_one(self) -> bool:
-        for room in sorted(self._free, key=self._last_used.__getitem__):
+        for capacity in sorted(self._free, key=self._last_used.__getitem__):
             try:
-                start = self._free[room].pop(0).start
+                start = self._free[capacity].pop(0).start
             except IndexError:
                 continue
-            del self._sights[start]
-            self._supply.give_back(start, room)
-            self._taken -= room
+            del self._refs[start]
+            self._supply.give_back(start, capacity)
+            self._taken -= capacity
             return True
         return False
 
+    def _renew_lock(self) -> None:
+        self._lock, self._owner = threading.Lock(), None  # another thread may have held the lock at the fork
+
 
 def is_worth_pooling(size: int) -> bool:
-    """Whether there is memory that was used before, and so many bytes are enough to gain by it.
-
-    Examples
-    --------
-    >>> is_worth_pooling(1 << 30)
-    False
-    """
-    blocks = _current.blocks
-    return blocks is not None and size >= blocks.worthwhile
+    """Whether this thread allocates from a pool, and an array of this many bytes is large enough to gain by it."""
+    pool = _current.pool
+    return pool is not None and size >= pool.smallest_bytes
 
 
 def pooled_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
-    """An array in memory that was used before, if there is such memory, and the array is large enough to gain by it.
-
-    Examples
-    --------
-    >>> pooled_empty((2, 3), np.dtype('f4')) is None
-    True
-    """
+    """An array as from ``np.empty`` in reused memory; ``None`` where that is impossible or gains nothing."""
     size = prod(shape) * dtype.itemsize
-    blocks = _current.blocks
-    if blocks is None or size < blocks.worthwhile or dtype.hasobject:
+    pool = _current.pool
+    if pool is None or size < pool.smallest_bytes or dtype.hasobject:
         return None
     try:
-        return blocks.new(size).view(dtype).reshape(shape)
+        return pool.new(size).view(dtype).reshape(shape)
     except MemoryError:
         return None
 
 
-def allocating_from(blocks: BlockPool, function: Callable[..., T]) -> Callable[..., T]:
-    """The function, with ``pooled_empty`` taking its arrays from blocks while it runs.
-
-    Examples
-    --------
-    >>> allocating_from(BlockPool(), lambda: is_worth_pooling(1 << 30))()
-    True
-    """
+def allocating_from(pool: BlockPool, function: Callable[..., T]) -> Callable[..., T]:
+    """The function, with ``pooled_empty`` allocating from this pool while it runs."""
 
     def call(*args: Any) -> T:
-        before = _current.blocks
-        _current.blocks = blocks
+        before = _current.pool
+        _current.pool = pool
         try:
             return function(*args)
         finally:
-            _current.blocks = before
+            _current.pool = before
 
     return call
 
 
-def allocate_from(blocks: BlockPool | None) -> None:
-    """Have ``pooled_empty`` take its arrays from these blocks, in this thread."""
-    _current.blocks = blocks
+def allocate_from(pool: BlockPool | None) -> None:
+    """Let ``pooled_empty`` allocate from this pool in this thread."""
+    _current.pool = pool
 
 
 def rounded(size: int) -> int:
-    """A size in pages, and at most an eighth larger: sizes that differ a little share their blocks.
-
-    Examples
-    --------
-    >>> rounded(1), rounded(1_000_000)
-    (4096, 1048576)
-    """
+    """A size in whole pages, larger by an eighth at most, so that similar sizes share their blocks."""
     step = max(mmap.PAGESIZE, 1 << max(0, size.bit_length() - 4))
     return -(-max(size, 1) // step) * step
 
 
 class _Current(threading.local):
-    blocks: BlockPool | None = None
+    pool: BlockPool | None = None
 
 
 _current = _Current()
 
 
-def _trim(blocks: weakref.ref[BlockPool], _: object) -> None:
-    alive = blocks()
+def _trim(pool: weakref.ref[BlockPool], _: object) -> None:
+    alive = pool()
     if alive is not None:
         alive.trim()
-
-
-_all: weakref.WeakSet[BlockPool] = weakref.WeakSet()
-
-
-def _free_locks() -> None:
-    for blocks in list(_all):
-        blocks._lock, blocks._owner = threading.Lock(), None  # another thread of the parent may have held it
-
-
-if sys.platform != 'win32':
-    os.register_at_fork(after_in_child=_free_locks)

@@ -1,4 +1,4 @@
-"""File descriptors beyond those of the standard streams."""
+"""File descriptors other than those of the standard streams."""
 
 from __future__ import annotations
 
@@ -7,14 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-def take_closed_streams() -> list[int]:
-    """Have standard streams that are closed lead nowhere, and return the descriptors that this has opened.
-
-    Examples
-    --------
-    >>> take_closed_streams()
-    []
-    """
+def reopen_closed_streams() -> list[int]:
+    """Open standard streams that are closed on ``os.devnull``, and return their descriptors."""
     opened = [os.open(os.devnull, os.O_RDWR)]
     while opened[-1] <= 2:
         opened.append(os.open(os.devnull, os.O_RDWR))
@@ -24,21 +18,13 @@ def take_closed_streams() -> list[int]:
 
 @contextmanager
 def beyond_standard_streams() -> Iterator[None]:
-    """What is opened in here has none of the descriptors 0 to 2, although they are free where a stream is closed.
+    """What is opened inside gets none of the descriptors 0 to 2, not even where a standard stream is closed.
 
-    Whatever is printed goes there, and a process that is started has its own streams there.
-
-    Examples
-    --------
-    >>> with beyond_standard_streams():
-    ...     file = open(os.devnull)
-    >>> with file:
-    ...     file.fileno() > 2
-    True
+    Otherwise text that is printed could end up in it, and a child process would replace it by a stream of its own.
     """
-    taken = take_closed_streams()
+    reopened = reopen_closed_streams()
     try:
         yield
     finally:
-        for descriptor in taken:
+        for descriptor in reopened:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Memory that processes share: regions of it, the blocks that lie there, and what the other process sees of them."""
+"""Memory that processes share: arenas, the blocks in them, and the arrays over blocks of another process."""
 
 from __future__ import annotations
 
@@ -13,31 +13,25 @@ import numpy as np
 
 from .blocks import BlockPool, BlockRef, Bytes, NoRoom
 from .file_descriptors import beyond_standard_streams
-from .forks import keep_for_forks, let_go_after_forks
+from .forks import forget_ended_forks, keep_for_forks
 
-WORTHWHILE = 1 << 16  # bytes: what is smaller is sent as fast as it is
+SMALLEST_SHARED_BYTES = 1 << 16  # smaller arrays are sent through the pipe as fast
 
 
 class Arena:
-    """Memory that processes share: an unnamed file in memory, gone with the last process that has it open.
+    """Memory that processes share: an unnamed file in memory, which is gone when the last process has closed it.
 
-    It is larger than the machine's memory, so that blocks of new sizes find a place, and takes of that what they need.
+    Its address range is larger than the machine's memory, so that there is a place for blocks of new sizes; only
+    reserved pieces take memory.
 
     Parameters
     ----------
     descriptor
-        That of the file, if another process has made it.
+        The file descriptor, if another process has created the file.
     read_only
-        Whether it is only looked at.
+        Whether this process only reads.
     first
-        The byte from which on it is handed out.
-
-    Examples
-    --------
-    >>> region = Arena()
-    >>> region.memory[:3] = b'abc'
-    >>> Arena(region.descriptor).memory[:3]
-    b'abc'
+        The offset of the first byte to reserve.
     """
 
     def __init__(self, descriptor: int | None = None, *, read_only: bool = False, first: int = 0):
@@ -45,28 +39,28 @@ class Arena:
         with beyond_standard_streams():
             self.descriptor = _new_file() if descriptor is None else descriptor
             try:
-                self.memory = mmap.mmap(self.descriptor, 0, access=access)  # which has a descriptor of its own
+                self.memory = mmap.mmap(self.descriptor, 0, access=access)  # duplicates the descriptor
             except BaseException:
                 if descriptor is None:
                     self.close_descriptor()
                 raise
-        self.size = min(len(self.memory), _memory())
+        self.size = min(len(self.memory), _machine_bytes())
         self._address = np.frombuffer(self.memory, np.uint8).ctypes.data
         self._end = first
-        self._starts: list[int] = []  # of the pieces that were ever handed out
+        self._starts: list[int] = []  # of all pieces that were ever reserved
         self._given_back: defaultdict[int, list[int]] = defaultdict(list)  # by size
-        self._taken = 0  # bytes
+        self._taken = 0  # bytes reserved now
         self._process = os.getpid()
-        if hasattr(mmap, 'MADV_DONTDUMP'):  # the core of a process that crashes would fill all of it
+        if hasattr(mmap, 'MADV_DONTDUMP'):  # or the core dump of a crash would be as large
             self.memory.madvise(mmap.MADV_DONTDUMP)
 
     def reserve(self, size: int) -> int:
-        """Where a new piece of memory begins, which the system has set aside.
+        """Reserve a new piece of memory, and return its offset.
 
         Raises
         ------
         NoRoom
-            If the region is full, or the system out of memory.
+            If the arena is full, or the system out of memory.
         """
         if self._given_back[size]:
             start = self._given_back[size][-1]
@@ -89,25 +83,25 @@ class Arena:
         return np.frombuffer(self.memory, np.uint8, size, start)
 
     def give_back(self, start: int, size: int) -> None:
-        """Return a piece to the system, with what it held."""
+        """Return a piece of memory to the system; what it held is lost."""
         self._given_back[size].append(start)
         self._taken -= size
-        if hasattr(mmap, 'MADV_REMOVE') and self._process == os.getpid():  # and not in a fork, which does not own it
-            with suppress(OSError):  # the file is in a folder that keeps what it has
+        if hasattr(mmap, 'MADV_REMOVE') and self._process == os.getpid():  # a fork does not own it
+            with suppress(OSError):  # not every file system can do it
                 self.memory.madvise(mmap.MADV_REMOVE, start, size)
 
     def place_of(self, array: Bytes) -> tuple[int, int] | None:
-        """Where the piece begins that an array of bytes lies in, and where the array does, if it lies in one."""
+        """The offsets of the piece that contains an array of bytes, and of the array; ``None`` if no piece does."""
         offset = array.ctypes.data - self._address
         number = bisect_right(self._starts, offset) - 1
         return None if number < 0 or offset >= self._end else (self._starts[number], offset)
 
     def close_descriptor(self) -> None:
-        """Close the file; the memory stays, for as long as somebody sees it."""
+        """Close the file; the memory stays as long as arrays refer to it."""
         os.close(self.descriptor)
 
     def _set_aside(self, start: int, size: int) -> None:
-        # Without it, writing where there is no memory left ends the process.
+        # Without this, the first write to memory that the system does not have would kill the process.
         if hasattr(os, 'posix_fallocate'):
             try:
                 os.posix_fallocate(self.descriptor, start, size)
@@ -116,85 +110,60 @@ class Arena:
 
 
 class SharedBlockPool(BlockPool):
-    """Blocks of a region, which another process may see, too.
+    """Hands out blocks of an arena; another process may use them too."""
 
-    Examples
-    --------
-    >>> blocks = SharedBlockPool(Arena())
-    >>> block = blocks.new(1000)
-    >>> blocks.place_of(block[5:])
-    (0, 5)
-    >>> blocks.hold(0)
-    >>> del block
-    >>> blocks.in_use
-    4096
-    """
-
-    def __init__(self, region: Arena):
-        super().__init__(region, WORTHWHILE)
-        self._region = region
+    def __init__(self, arena: Arena):
+        super().__init__(arena, SMALLEST_SHARED_BYTES)
+        self._arena = arena
         self._held: defaultdict[int, list[Bytes | None]] = defaultdict(list)
         keep_for_forks(self)
 
     def place_of(self, array: Bytes) -> tuple[int, int] | None:
-        """Where the block begins that an array of bytes lies in, and where the array does, if it lies in one."""
-        place = self._region.place_of(array)
+        """The offsets of the block that contains an array of bytes, and of the array; ``None`` if no block does."""
+        place = self._arena.place_of(array)
         return place if place is not None and self._block(place[0]) is not None else None
 
     def hold(self, start: int) -> None:
-        """Keep a block, which somebody sees, from being used again, once more, until it is dropped."""
+        """Keep a block that is in use from being freed until ``drop``, which each call needs once."""
         self._held[start].append(self._block(start))
 
     def drop(self, start: int) -> None:
-        """Let go of a block that was held."""
+        """Undo one ``hold`` of a block."""
         self._held[start].pop()
 
-    def in_sight(self) -> Iterator[Bytes]:
+    def arrays_in_use(self) -> Iterator[Bytes]:
         """The blocks that are in use."""
-        return (block for _, sight in list(self._sights.values()) if (block := sight()) is not None)
+        return (block for _, ref in list(self._refs.values()) if (block := ref()) is not None)
 
     def _block(self, start: int) -> Bytes | None:
-        return self._sights[start][0]() if start in self._sights else None
+        return self._refs[start][0]() if start in self._refs else None
 
 
 class RemoteBlocks:
-    """What another process has written to a region, as arrays; and which blocks of it nobody sees any more.
+    """Arrays over the blocks that another process has written to an arena, and which of these arrays are gone."""
 
-    Examples
-    --------
-    >>> region = Arena()
-    >>> region.memory[4096:4099] = b'abc'
-    >>> views = RemoteBlocks(region)
-    >>> view = views.of(4096, 4097, 2)
-    >>> view.tobytes(), views.take_unseen()
-    (b'bc', [])
-    >>> del view
-    >>> views.take_unseen()
-    [4096]
-    """
-
-    def __init__(self, region: Arena):
-        self._memory = region.memory
-        self._sights: dict[int, BlockRef] = {}
-        self._unseen: deque[BlockRef] = deque()
+    def __init__(self, arena: Arena):
+        self._memory = arena.memory
+        self._refs: dict[int, BlockRef] = {}
+        self._freed: deque[BlockRef] = deque()
         keep_for_forks(self)
 
-    def of(self, block: int, start: int, size: int) -> Bytes:
-        """``size`` bytes from ``start`` on, in the block that begins at ``block``."""
+    def view(self, block: int, start: int, size: int) -> Bytes:
+        """An array over ``size`` bytes from ``start`` on, in the block that begins at ``block``."""
         view = np.frombuffer(self._memory, np.uint8, size, start)
-        sight = BlockRef(view, self._unseen.append)
-        sight.start = block
-        self._sights[id(sight)] = sight
+        ref = BlockRef(view, self._freed.append)
+        ref.start = block
+        self._refs[id(ref)] = ref
         return view
 
-    def take_unseen(self) -> list[int]:
-        """The blocks that have come out of sight since the last call: one entry for each view."""
-        let_go_after_forks()
-        return [self._sights.pop(id(self._unseen.popleft())).start for _ in range(len(self._unseen))]
+    def take_freed(self) -> list[int]:
+        """The blocks of the arrays that are gone since the last call, one entry for each array."""
+        forget_ended_forks()
+        return [self._refs.pop(id(self._freed.popleft())).start for _ in range(len(self._freed))]
 
-    def in_sight(self) -> Iterator[Bytes]:
-        """The views that somebody sees."""
-        return (view for sight in list(self._sights.values()) if (view := sight()) is not None)
+    def arrays_in_use(self) -> Iterator[Bytes]:
+        """The arrays that are in use."""
+        return (view for ref in list(self._refs.values()) if (view := ref()) is not None)
 
 
 def _new_file() -> int:
@@ -202,25 +171,25 @@ def _new_file() -> int:
         descriptor = os.memfd_create('pipekit')
     else:
         in_memory = '/dev/shm'
-        import tempfile  # which takes a while to load, and is seldom needed
+        import tempfile  # here, because it is slow to load and seldom needed
 
         with tempfile.TemporaryFile(dir=in_memory if os.path.isdir(in_memory) else None) as file:
             descriptor = os.dup(file.fileno())
     try:
-        os.ftruncate(descriptor, _largest())
+        os.ftruncate(descriptor, _file_bytes())
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _largest() -> int:
+def _file_bytes() -> int:
     import resource
 
-    addresses = max(_memory(), min(16 * _memory(), 1 << 40))  # there is one region for each process, too
+    wanted = max(_machine_bytes(), min(16 * _machine_bytes(), 1 << 40))  # each worker process needs such a file, too
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    return addresses if limit == resource.RLIM_INFINITY else min(addresses, limit // mmap.PAGESIZE * mmap.PAGESIZE)
+    return wanted if limit == resource.RLIM_INFINITY else min(wanted, limit // mmap.PAGESIZE * mmap.PAGESIZE)
 
 
-def _memory() -> int:
+def _machine_bytes() -> int:
     return os.sysconf('SC_PHYS_PAGES') * mmap.PAGESIZE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 
-from ..extras import needs
+from ..errors import needs
 
 with needs('plot', 'plotting'):
     from matplotlib.figure import Figure

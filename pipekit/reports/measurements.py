@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from more_itertools import first
 
-from ..describing.display import Table
-from ..describing.words import seconds
+from ..describing.display import duration
+from ..describing.tables import Table
 from .report import Report
 
 VERSION = first((found.version for found in distributions(name='pipekit-batches')), 'not installed')
@@ -91,9 +91,9 @@ class Measurements(NamedTuple):
         }
 
     def __repr__(self) -> str:
-        median, p99 = map(seconds, self.percentiles)
+        median, p99 = map(duration, self.percentiles)
         rows = [
-            ['first batch', f'after {seconds(self.first_batch)}'],
+            ['first batch', f'after {duration(self.first_batch)}'],
             ['batches per second', f'{self.rate:,.0f}' if self.rate >= 100 else f'{self.rate:.3g}'],
             ['bytes per second', _in_bytes(self.n_bytes / self.seconds)],
             ['wait for a batch', f'{median} (median), {p99} (99%)'],
@@ -101,7 +101,7 @@ class Measurements(NamedTuple):
         if self.peaks:
             processes = 'processes' if len(self.peaks) > 1 else 'process'
             rows.append(['peak memory', f'{_in_bytes(sum(self.peaks))} in {len(self.peaks)} {processes}'])
-        header = ['measured', f'{len(self.waits):,} batches in {seconds(self.seconds)}']
+        header = ['measured', f'{len(self.waits):,} batches in {duration(self.seconds)}']
         table = Table(header, rows, notes=[f'Ended early: {self.ended}'] if self.ended else [])
         return f'{self.pipeline.rstrip()}\n\n{table}\n\n{self.report or NO_REPORT}'
 

@@ -7,8 +7,8 @@ from itertools import cycle, islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ..describing.display import Table
-from ..describing.words import seconds
+from ..describing.display import duration
+from ..describing.tables import Table
 from ..streams.metering import Meter, StageRow
 from .timeline import plot
 from .timings import Timings
@@ -79,14 +79,14 @@ class Report:
                 times.workers or 'prefetch thread',
                 f'{times.samples:,}',
                 f'{times.per_batch:.4g}',
-                seconds(times.median),
-                seconds(times.p95),
+                duration(times.median),
+                duration(times.p95),
                 f'{times.computing:.0%}',
             ]
             for times in self.stages
         ]
         summary = (
-            f'{self.n_batches:,} batches: {seconds(self.making)} to make one, {seconds(self.step)} to train on it, '
+            f'{self.n_batches:,} batches: {duration(self.making)} to make one, {duration(self.step)} to train on it, '
             f'{self.waiting:.0%} of the time waiting'
         )
         longest = max((times.for_batch for times in self.stages), default=1.0) or 1.0
@@ -134,13 +134,13 @@ class Headroom(Generic[T]):
         """How long training takes by itself, and how much faster it could be."""
         if not self.n_batches:
             return 'Loop over it first, training on each batch.'
-        alone = f'Training takes {seconds(self.step)} a batch if batches cost nothing'
+        alone = f'Training takes {duration(self.step)} a batch if batches cost nothing'
         report = self._report
         if not report.step:  # too few batches were measured to compare with
             return f'{alone}.'
         now = report.step / (1 - report.waiting)
         speedup = max(now / self.step, 1)
-        return f'{alone}, and {seconds(now)} with the pipeline: it could be {speedup:.2g} times as fast.'
+        return f'{alone}, and {duration(now)} with the pipeline: it could be {speedup:.2g} times as fast.'
 
     def __repr__(self) -> str:
         return self.verdict

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from more_itertools import first
 
-from ..describing.display import code
-from ..describing.words import seconds
+from ..describing.display import code, duration
 from ..streams.metering import StageRow
 from ..workers.kinds import Processes, Threads
 from .timings import MIN_BATCHES, StageTimes, Timings, durations
@@ -127,14 +126,14 @@ def _cost_of_the_rest(timings: Timings, rows: Sequence[StageRow]) -> _Cost:
     source, *stages = (row for row in rows if '.' not in row.path)
     others = [stage.name for stage in stages if not stage.calls_function]
     between = f' and {", ".join(others)}' if others else ''
-    reading = f'reading from {source.name}{between} takes {seconds(rest)} a batch in the prefetch thread'
+    reading = f'reading from {source.name}{between} takes {duration(rest)} a batch in the prefetch thread'
     hint = '; prefetch(profile=True) tells them apart' if others else ''
     return _Cost(rest, 'source', f'{reading}{hint}; read only ids there, and load in an apply with workers=.')
 
 
 def _takes(times: StageTimes, where: str) -> str:
     unit = 'sample' if times.per_batch > 1.5 else 'batch'
-    return f'{times.stage} takes {seconds(times.mean)} a {unit} in {where}'
+    return f'{times.stage} takes {duration(times.mean)} a {unit} in {where}'
 
 
 def _n_workers(work: float, time: float) -> int:

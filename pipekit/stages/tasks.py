@@ -9,8 +9,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from ..describing.display import code
-from ..describing.words import brief
+from ..describing.display import brief, code
 from ..memory.blocks import BlockPool, allocating_from
 from ..streams.calls import Call, Located, Pause, function_of_calls
 from ..streams.metering import OFF, Recorder

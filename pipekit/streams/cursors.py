@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from more_itertools import ilen
 
 from ..describing.display import code
-from ..describing.progress import stepwise
+from ..describing.progress import with_progress
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -103,7 +103,7 @@ def enumerate_from(make: Callable[[], Iterable[T]], done: int) -> Pairs[T]:
 
 def after(done: int, values: Iterator[T]) -> Iterator[T]:
     """The values after the first ``done``, which are made and dropped."""
-    skipped = ilen(stepwise(islice(values, done), 'resuming by replay', done)) if done else 0
+    skipped = ilen(with_progress(islice(values, done), 'resuming by replay', done)) if done else 0
     if skipped < done:
         raise ValueError(f'the cursor {done} lies behind the end, after {skipped} values')
     return values

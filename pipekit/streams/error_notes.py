@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, NoReturn
 
-from ..describing.display import code
+from ..describing.display import brief, code, ordinal
 from ..describing.tracebacks import hide_own_frames
-from ..describing.words import brief, ordinal
 from ..errors import PipekitError
 from .cursors import Cursor
 

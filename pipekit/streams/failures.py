@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
-from ..describing.words import brief
+from ..describing.display import brief
 from ..errors import TooManyFailures
 from ..workers.remote_errors import sendable_error
 from .cursors import Cursor, Pair

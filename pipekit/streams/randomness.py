@@ -5,7 +5,6 @@ pipekit's own draws use ``Generator.random`` and raw bits alone: numpy may chang
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cache
 from struct import Struct
@@ -20,31 +19,9 @@ from .cursors import Cursor
 Key: TypeAlias = tuple['int | Key', ...]
 Indices: TypeAlias = npt.NDArray[np.int64]
 
-ENTROPY_BYTES = 16
 TWO_WORDS, THREE_WORDS = Struct('<2Q'), Struct('<3Q')
 ROUNDS = 8  # an even number: the halves of an odd width end where they began
 LARGEST_DRAWN = 1 << 13  # up to here a permutation is drawn whole, from there on it is computed
-
-
-class UnseededEntropy(int):
-    """A seed that nobody gave: entropy drawn when a description was made.
-
-    Examples
-    --------
-    >>> fresh_seed() == fresh_seed()
-    False
-    """
-
-
-def fresh_seed() -> UnseededEntropy:
-    """Draw a seed from the entropy of the operating system.
-
-    Examples
-    --------
-    >>> isinstance(fresh_seed(), int)
-    True
-    """
-    return UnseededEntropy.from_bytes(os.urandom(ENTROPY_BYTES), 'little')
 
 
 class Generators:

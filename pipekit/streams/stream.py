@@ -14,7 +14,8 @@ from typing import Any, Generic, NamedTuple, TypeAlias
 
 from ..describing.arguments import positive_int
 from ..describing.descriptions import Description
-from ..describing.display import Table, code, structure
+from ..describing.display import code, structure
+from ..describing.tables import Table
 from ..memory.blocks import BlockPool
 from .context import Context, Upstream
 from .cursors import START, Cursor, Out_co, Pair, Pairs, T, cursor_of, tagged

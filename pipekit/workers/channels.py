@@ -57,7 +57,7 @@ class Channel:
 
     def send_pickled(self, header: Any, content: Pickled) -> None:
         """Send content that is already pickled."""
-        released = [] if self._incoming is None else self._incoming.take_unseen()
+        released = [] if self._incoming is None else self._incoming.take_freed()
         self._connection.send_bytes(pickle.dumps((header, *content, released)))
 
     def receive(self) -> bytes:
@@ -75,7 +75,7 @@ class Channel:
         header, body, extents, released = pickle.loads(message)
         self._release(released)
         incoming = self._incoming
-        buffers: list[Any] = [incoming.of(*extent) for extent in extents] if incoming is not None else []
+        buffers: list[Any] = [incoming.view(*extent) for extent in extents] if incoming is not None else []
         n_bytes = len(body) + sum(size for _, _, size in extents)
         stream = body or buffers.pop()
         return header, lambda: pickle.loads(stream, buffers=buffers), n_bytes

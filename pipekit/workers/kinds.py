@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from ..describing.arguments import optional, positive_int
 from ..describing.descriptions import Description, described
 from ..describing.display import code
-from ..extras import needs
+from ..errors import needs
 
 T = TypeVar('T')
 

@@ -16,7 +16,8 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 from ..memory.blocks import allocate_from
-from ..memory.file_descriptors import take_closed_streams
+from ..memory.file_descriptors import reopen_closed_streams
+from ..memory.forks import in_child
 from ..memory.shared import Arena, RemoteBlocks, SharedBlockPool
 from .channels import Channel, Load
 from .pickling import Extent, Pickled, dumps, is_picklable, unpicklable_part
@@ -59,7 +60,7 @@ class CurrentStep:
 def main(connection: int, results: int | None, arguments: int | None) -> None:
     """Serve until the other end of the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    take_closed_streams()
+    reopen_closed_streams()
     pipe = Connection(connection)
     arena = None if results is None else Arena(results, first=CURRENT_STEP_BYTES)
     blocks = None if arena is None else SharedBlockPool(arena)
@@ -69,8 +70,8 @@ def main(connection: int, results: int | None, arguments: int | None) -> None:
     # A fork of this process inherits neither the connection, which would stay open after this process has ended, nor
     # the blocks, which both would write to.
     os.set_inheritable(connection, False)
-    os.register_at_fork(after_in_child=pipe.close)
-    os.register_at_fork(after_in_child=partial(allocate_from, None))
+    in_child(pipe.close)
+    in_child(partial(allocate_from, None))
     channel = Channel(pipe, blocks, None if shared is None else RemoteBlocks(shared))
     messages: SimpleQueue[bytes | None] = SimpleQueue()
     threading.Thread(target=_receive, args=(channel, messages), daemon=True).start()
@@ -122,7 +123,7 @@ def _serve(channel: Channel, messages: Iterable[bytes], constants: RemoteBlocks 
 
 
 def _load_function(body: bytes, extents: list[Extent], constants: RemoteBlocks | None) -> Any:
-    buffers = [constants.of(*extent) for extent in extents] if constants is not None else []
+    buffers = [constants.view(*extent) for extent in extents] if constants is not None else []
     return pickle.loads(body, buffers=buffers)
 
 

@@ -17,12 +17,11 @@ from warnings import warn
 
 from more_itertools import first
 
-from ..describing.display import code
+from ..describing.display import code, ordinal
 from ..describing.progress import Progress
-from ..describing.words import ordinal
 from ..errors import WorkerCrashed
 from ..memory.blocks import Bytes, NoRoom
-from ..memory.forks import let_go_after_forks
+from ..memory.forks import forget_ended_forks
 from ..memory.shared import Arena, SharedBlockPool
 from .channels import hold_in_shared_memory
 from .jobs import Job, Work, WorkItem, regrouped, take_items
@@ -114,7 +113,7 @@ class ProcessPool:
         if self._shared is not None:
             self._shared.close_descriptor()
         self._shared = self._blocks = None
-        let_go_after_forks()
+        forget_ended_forks()
 
     def _job(self, work: Work, max_group_size: int) -> Job:
         if work.identity not in self._functions:

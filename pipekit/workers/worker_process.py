@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -17,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ..memory.file_descriptors import beyond_standard_streams
+from ..memory.forks import in_child
 from ..memory.shared import Arena, RemoteBlocks, SharedBlockPool
 from .channels import Channel
 from .jobs import Job, WorkItem
@@ -70,7 +70,7 @@ class WorkerProcess:
         self.n_groups_sent = 0
         self._current_step = CurrentStep(results)
         self._numbers = count(1)
-        _running.add(self)
+        in_child(self.detach)
 
     @property
     def waitables(self) -> list[Any]:
@@ -127,7 +127,6 @@ class WorkerProcess:
         with suppress(ProcessLookupError, PermissionError):  # no process of its group is left
             os.killpg(self._process.pid, signal.SIGKILL)  # with the processes that it has started
         self._process.wait()
-        _running.discard(self)
         if self._pidfd is not None:
             os.close(self._pidfd)
         self._socket.close()
@@ -167,15 +166,3 @@ def _open_pidfd(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):  # not on this system
         return None
-
-
-_running: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
-
-
-def _detach_all() -> None:
-    for worker in list(_running):
-        worker.detach()
-
-
-if sys.platform != 'win32':
-    os.register_at_fork(after_in_child=_detach_all)

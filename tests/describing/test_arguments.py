@@ -4,8 +4,20 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from pipekit.describing.arguments import fraction, function, natural_number, positive_int, seed_or_fresh, weights_of
-from pipekit.streams.randomness import UnseededEntropy
+from pipekit.describing.arguments import (
+    boolean,
+    exceptions_of,
+    fraction,
+    function,
+    natural_number,
+    non_negative,
+    optional,
+    positive,
+    positive_int,
+    seed_or_fresh,
+    weights_of,
+)
+from pipekit.describing.descriptions import UnseededEntropy
 
 NO_INTS = [True, np.True_, '3', [3], np.array(3), np.array([3]), 3j, Fraction(3)]
 NO_WHOLE = [2.5, 2.0, math.nan, math.inf, np.float32(2.5), np.float64(2)]
@@ -78,6 +90,40 @@ def test_numbers_from_0_to_1_are_fractions(value):
 def test_other_numbers_are_not(value, error):
     with pytest.raises(error, match=r'^p must be a number from 0 to 1, got .'):
         fraction('p', value)
+
+
+def test_positive_and_non_negative_numbers_are_finite():
+    assert non_negative('backoff', 0) == 0
+    assert positive('stall_after', np.float32(0.5)) == 0.5
+    for check, value in [(non_negative, -0.1), (positive, 0), (non_negative, math.inf), (positive, math.inf)]:
+        with pytest.raises(ValueError, match=r'^x must be a (non-negative|positive) number, got '):
+            check('x', value)
+
+
+def test_an_optional_argument_may_be_none_and_says_so():
+    assert optional(positive_int, 'ahead', None, 'a positive int') is None
+    assert optional(positive_int, 'ahead', 3, 'a positive int') == 3
+    with pytest.raises(ValueError, match=r'^ahead must be a positive int or None, got 0$'):
+        optional(positive_int, 'ahead', 0, 'a positive int')
+
+
+@pytest.mark.parametrize('value', [True, False, np.True_, np.False_])
+def test_booleans_of_numpy_are_booleans(value):
+    assert boolean('drop_last', value) is bool(value)
+
+
+@pytest.mark.parametrize('value', [0, 1, None, 'no', np.array(True)])
+def test_nothing_else_is_a_boolean(value):
+    with pytest.raises(TypeError, match=r'^drop_last must be True or False, got '):
+        boolean('drop_last', value)
+
+
+def test_without_types_of_exceptions_any_exception_is_meant():
+    assert exceptions_of('skip', ()) == (Exception,)
+    assert exceptions_of('skip', (OSError, KeyError)) == (OSError, KeyError)
+    for wrong in (3, KeyboardInterrupt, OSError()):
+        with pytest.raises(TypeError, match=r'^skip is for subclasses of Exception, got '):
+            exceptions_of('skip', (wrong,))
 
 
 @pytest.mark.parametrize('value', [abs, str, lambda x: x, np.add])

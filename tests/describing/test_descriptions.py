@@ -1,18 +1,27 @@
 import copy
 import functools
+import io
 import math
 import operator
 import pickle
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import toolz
 
-from pipekit import apply, combine_batches, combine_pad, pipeline, sample, shuffle
-from pipekit.describing.descriptions import Description, FactoryCall, described, same
-from pipekit.streams.randomness import UnseededEntropy
+from pipekit import apply, combine_batches, combine_pad, pipeline, sample, shuffle, skip, threads
+from pipekit.describing.descriptions import (
+    Description,
+    FactoryCall,
+    UnseededEntropy,
+    described,
+    fresh_seed,
+    is_described,
+    same,
+)
 
 Pair = namedtuple('Pair', 'image label')
 Other = namedtuple('Other', 'image label')
@@ -188,3 +197,61 @@ def test_a_copy_keeps_the_seed_that_nobody_gave(make):
 def test_a_fresh_seed_is_part_of_the_fingerprint_and_a_given_one_of_the_code():
     assert shuffle(5).fingerprint() != shuffle(5).fingerprint()
     assert shuffle(5, seed=0).fingerprint() == ['shuffle(5, seed=0)']
+
+
+def test_fresh_seeds_are_ints_of_128_bits():
+    seeds = [fresh_seed() for _ in range(100)]
+    assert len(set(seeds)) == 100
+    assert all(isinstance(seed, UnseededEntropy) and 0 <= seed < 2**128 for seed in seeds)
+    assert type(pickle.loads(pickle.dumps(seeds[0]))) is UnseededEntropy
+
+
+@pytest.mark.parametrize(
+    ('made', 'names'),
+    [
+        (combine_batches(3), {combine_batches}),
+        (
+            combine_batches(3, combine_pad, drop_last=True),
+            {combine_batches, combine_pad, operator.call, functools.partial},
+        ),
+    ],
+)
+def test_a_pickle_names_the_factory_and_what_it_was_given(made, names):
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module, name):
+            found.add(super().find_class(module, name))
+            return super().find_class(module, name)
+
+    found = set()
+    assert Unpickler(io.BytesIO(pickle.dumps(made))).load() == made
+    assert found == names
+
+
+def test_a_deep_copy_shares_nothing():
+    made = described_with([1], a=[2])
+    copied = copy.deepcopy(made)
+    assert copied._call.args[0] is not made._call.args[0]
+    assert copied._call.kwargs['a'] is not made._call.kwargs['a']
+
+
+@pytest.mark.parametrize(
+    ('made', 'expected'),
+    [
+        (apply(jitter, workers=threads(2), on_error=skip(), seed=0), 'apply(jitter)'),
+        (shuffle(5, seed=17), 'shuffle(5)'),
+        (combine_batches(3, drop_last=True), 'combine_batches(3, drop_last=True)'),
+        (pipeline('abc').source, "'abc'"),
+    ],
+)
+def test_the_short_code_leaves_out_where_and_how_it_runs(made, expected):
+    assert made.short_code() == expected
+
+
+def test_a_factory_is_distinguished_from_other_functions():
+    assert all(map(is_described, [apply, shuffle, described_with]))
+    assert not any(map(is_described, [jitter, apply(jitter), apply(jitter, seed=0), Mock(), None]))
+
+
+def test_what_a_described_factory_returns_must_be_a_description():
+    with pytest.raises(TypeError, match='abs, marked with described, must return a stage or a source, got 3'):
+        described(abs)(-3)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from toolz import curried
 
 from pipekit import apply, combine_batches, mix, multiply, pipeline
-from pipekit.describing.display import Table, call_code, code, structure
+from pipekit.describing.display import call_code, code, is_partial, structure
+from pipekit.describing.tables import Table
 
 Pair = namedtuple('Pair', 'image label')
 
@@ -327,3 +328,9 @@ def test_a_table_escapes_what_a_notebook_shows():
 def test_a_table_may_be_empty():
     assert repr(Table(['stage'], [])) == 'stage'
     assert '<th' in Table(['stage'], [])._repr_html_()
+
+
+def test_partials_of_functools_and_of_toolz_are_distinguished_from_other_functions():
+    assert is_partial(functools.partial(max, 1))
+    assert is_partial(toolz.curry(max)(1))
+    assert not any(map(is_partial, [max, Default().method, toolz.juxt(abs), Mock()]))

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from pipekit import combine_batches, pipeline, prefetch, sample
 
-SOON = 60.0  # seconds; far more than anything here takes
+TIMEOUT_SECONDS = 60.0  # far more than anything here takes
 needs_terminal = pytest.mark.skipif(sys.platform == 'win32', reason='needs pseudo-terminals')
 
 # Nothing here takes a second: the delay is shortened, or is not over when the work is done.
@@ -35,8 +35,8 @@ def in_processes():
     with pipeline(range(9), apply(abs, workers=processes(2)), prefetch()) as batches:
         return list(batches)
 """
-REPLAYS = 'pipekit.describing.progress.DELAY = 0.01\nassert resumed_at(40) == [40]'
-STARTS = 'pipekit.describing.progress.DELAY = 0.0\nassert in_processes() == list(range(9))'
+REPLAYS = 'pipekit.describing.progress.DELAY_SECONDS = 0.01\nassert resumed_at(40) == [40]'
+STARTS = 'pipekit.describing.progress.DELAY_SECONDS = 0.0\nassert in_processes() == list(range(9))'
 
 
 def script(text):
@@ -49,19 +49,19 @@ def shown_in_terminal(text):
     import struct
     import termios
 
-    ours, its = os.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 100, 0, 0))
-    process = subprocess.Popen(script(text), stdout=subprocess.DEVNULL, stderr=its)
-    os.close(its)
+    here, there = os.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 100, 0, 0))
+    process = subprocess.Popen(script(text), stdout=subprocess.DEVNULL, stderr=there)
+    os.close(there)
     seen = b''
     try:
-        while part := os.read(ours, 1 << 16):
+        while part := os.read(here, 1 << 16):
             seen += part
     except OSError:  # how Linux says that the other end is closed
         pass
     finally:
-        os.close(ours)
-    assert process.wait(SOON) == 0, seen.decode()
+        os.close(here)
+    assert process.wait(TIMEOUT_SECONDS) == 0, seen.decode()
     return seen.decode()
 
 
@@ -77,14 +77,14 @@ def test_long_work_shows_a_bar_in_a_terminal_and_takes_it_away(text, bar):
 @needs_terminal
 @pytest.mark.parametrize('text', [REPLAYS, STARTS])
 def test_short_work_shows_nothing(text):
-    assert shown_in_terminal(re.sub(r'DELAY = [0-9.]+', 'DELAY = 100', text)) == ''
+    assert shown_in_terminal(re.sub(r'DELAY_SECONDS = [0-9.]+', 'DELAY_SECONDS = 100', text)) == ''
 
 
 @pytest.mark.parametrize('text', [REPLAYS, STARTS])
 def test_a_log_file_gets_nothing(text, tmp_path):
     with open(tmp_path / 'log', 'w', encoding='utf-8') as log:
         command = script(f'{text}\nassert "tqdm" not in sys.modules')
-        subprocess.run(command, stderr=log, timeout=SOON, check=True)
+        subprocess.run(command, stderr=log, timeout=TIMEOUT_SECONDS, check=True)
     assert (tmp_path / 'log').read_text(encoding='utf-8') == ''
 
 
@@ -130,7 +130,7 @@ def test_a_notebook_shows_the_bar():
     from nbclient import NotebookClient
 
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(PREAMBLE + REPLAYS)])
-    NotebookClient(notebook, timeout=SOON, kernel_name='python3').execute()
+    NotebookClient(notebook, timeout=TIMEOUT_SECONDS, kernel_name='python3').execute()
     assert 'resuming by replay: ' in str(notebook.cells[0].outputs)
 
 

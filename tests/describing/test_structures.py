@@ -71,7 +71,7 @@ def test_a_dataclass_with_new_fields_keeps_nothing_that_was_computed_from_the_ol
     assert sample.both == (1, 2)
 
 
-def test_a_named_tuple_is_told_from_a_tuple():
+def test_a_named_tuple_is_distinguished_from_a_tuple():
     assert is_named_tuple(Pair(1, 2))
     assert not is_named_tuple((1, 2))
     assert not is_named_tuple(Pair)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from pipekit import apply, arrays, combine_batches, combine_pad, pipeline, prefetch, repeat, sample, threads
 from pipekit.memory.blocks import (
-    FADING,
-    SPARE,
+    PEAK_DECAY_BLOCKS,
+    SPARE_BYTES,
     BlockPool,
     Heap,
     allocate_from,
@@ -29,24 +29,24 @@ from pipekit.memory.shared import Arena, SharedBlockPool
 
 PAGE = 4096
 MIB = 1 << 20
-PATIENCE = 60
+TIMEOUT_SECONDS = 60
 
 
-@pytest.fixture(params=['heap', 'region'])
+@pytest.fixture(params=['heap', 'arena'])
 def blocks(request):
     if request.param == 'heap':
         yield BlockPool()
     else:
-        region = Arena()
-        yield SharedBlockPool(region)
-        region.close_descriptor()
+        arena = Arena()
+        yield SharedBlockPool(arena)
+        arena.close_descriptor()
 
 
 def address(array):
     return array.ctypes.data
 
 
-WAYS_TO_SEE = {
+WAYS_TO_REFER = {
     'the block': lambda block: block,
     'a view': lambda block: block.view(),
     'a slice': lambda block: block[10:20],
@@ -70,15 +70,15 @@ WAYS_TO_SEE = {
 }
 
 
-@pytest.mark.parametrize('way', WAYS_TO_SEE)
-def test_what_somebody_sees_is_not_used_again(way, blocks):
+@pytest.mark.parametrize('way', WAYS_TO_REFER)
+def test_memory_that_is_referred_to_is_not_reused(way, blocks):
     block = blocks.new(1000)
     address = block.ctypes.data
-    seen = WAYS_TO_SEE[way](block)
+    alive = WAYS_TO_REFER[way](block)
     del block
     gc.collect()
     assert blocks.new(1000).ctypes.data != address
-    del seen
+    del alive
     gc.collect()
     others = [blocks.new(1000).ctypes.data for _ in range(2)]
     assert address in others
@@ -102,24 +102,24 @@ ACTS = st.sampled_from(['new', 'view', 'buffer', 'forget'])
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(ACTS, st.integers(1, 40 * PAGE)), max_size=60))
-def test_with_any_lifetimes_nobody_s_bytes_change(acts):
+def test_with_any_lifetimes_no_bytes_in_use_change(acts):
     blocks = BlockPool()
-    seen = []  # what an array is filled with
+    alive = []  # what an array is filled with
     for number, (act, choice) in enumerate(acts):
         if act == 'new':
-            seen.append((number, blocks.new(choice)))
-            seen[-1][1][...] = number
-        elif seen:
-            mark, array = seen.pop(choice % len(seen))
+            alive.append((number, blocks.new(choice)))
+            alive[-1][1][...] = number
+        elif alive:
+            mark, array = alive.pop(choice % len(alive))
             if act != 'forget':
-                seen.append((mark, array))
+                alive.append((mark, array))
             if act in ('view', 'buffer'):
                 part = array[len(array) // 2 :] if act == 'view' else np.frombuffer(memoryview(array), 'u1')
-                seen.append((mark, part))
+                alive.append((mark, part))
                 del part
             del array
-        assert all((array == mark).all() for mark, array in seen)
-    seen.clear()
+        assert all((array == mark).all() for mark, array in alive)
+    alive.clear()
     assert blocks.in_use == 0
 
 
@@ -128,7 +128,7 @@ def test_threads_may_drop_what_another_one_allocates(blocks):
 
     def drop_at_random(arriving, chance):
         kept = []
-        while (item := arriving.get(timeout=PATIENCE)) is not None:
+        while (item := arriving.get(timeout=TIMEOUT_SECONDS)) is not None:
             kept.append(item)
             if len(kept) > chance.randrange(20):
                 mark, array = kept.pop(chance.randrange(len(kept)))
@@ -143,35 +143,35 @@ def test_threads_may_drop_what_another_one_allocates(blocks):
         for number in range(1000):
             block = blocks.new(chance.randrange(1, 5 * PAGE))
             block[...] = number % 256
-            queues[number % 4].put((number % 256, block[chance.randrange(len(block)) :]), timeout=PATIENCE)
+            queues[number % 4].put((number % 256, block[chance.randrange(len(block)) :]), timeout=TIMEOUT_SECONDS)
 
     makers = [threading.Thread(target=make_at_random, args=(Random(k),), daemon=True) for k in range(3)]
     for thread in droppers + makers:
         thread.start()
     for thread in makers:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT_SECONDS)
     for queue in queues:
-        queue.put(None, timeout=PATIENCE)
+        queue.put(None, timeout=TIMEOUT_SECONDS)
     for thread in droppers:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT_SECONDS)
     assert not wrong
     assert blocks.in_use == 0
     assert blocks.spare < 1000 * PAGE
     if isinstance(blocks, SharedBlockPool):
-        assert os.fstat(blocks._region.descriptor).st_blocks * 512 == blocks.spare
+        assert os.fstat(blocks._arena.descriptor).st_blocks * 512 == blocks.spare
 
 
-def test_what_a_burst_has_used_is_given_back_when_it_is_let_go_of(blocks):
+def test_memory_of_a_burst_is_given_back_afterwards(blocks):
     many = [blocks.new(8 * MIB) for _ in range(100)]
     assert blocks.in_use == 800 * MIB
     del many
     assert blocks.in_use == 0
-    assert blocks.spare <= 3 * SPARE
+    assert blocks.spare <= 3 * SPARE_BYTES
 
 
 def test_a_batch_at_a_time_finds_its_memory_however_large(blocks):
     addresses = set()
-    for _ in range(10 * FADING):
+    for _ in range(10 * PEAK_DECAY_BLOCKS):
         addresses.add(address(blocks.new(200 * MIB)))
     assert len(addresses) == 1
 
@@ -190,7 +190,7 @@ def test_a_fork_has_blocks_whatever_other_threads_of_the_parent_did(blocks):
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_blocks_outlive_what_has_handed_them_out():
+def test_blocks_outlive_their_pool():
     blocks = BlockPool()
     block = blocks.new(MIB)
     block[...] = 7
@@ -199,7 +199,7 @@ def test_blocks_outlive_what_has_handed_them_out():
     assert (block == 7).all()
 
 
-def test_used_memory_is_for_large_arrays_of_this_thread():
+def test_pooled_memory_is_for_large_arrays_of_this_thread():
     blocks = BlockPool()
     shape, dtype = (600, 600), np.dtype('>f4')
     assert pooled_empty(shape, dtype) is None
@@ -214,13 +214,13 @@ def test_used_memory_is_for_large_arrays_of_this_thread():
         elsewhere = []
         thread = threading.Thread(target=lambda: elsewhere.append(pooled_empty(shape, dtype)))
         thread.start()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT_SECONDS)
         assert elsewhere == [None]
     finally:
         allocate_from(None)
 
 
-def test_a_function_reuses_while_it_runs_and_only_then():
+def test_a_function_allocates_from_a_pool_while_it_runs_and_only_then():
     assert not is_worth_pooling(MIB)
     assert allocating_from(BlockPool(), lambda: (is_worth_pooling(MIB), is_worth_pooling(MIB - 1)))() == (True, False)
     assert not is_worth_pooling(MIB)
@@ -256,7 +256,7 @@ def leaf(batch):
     return batch
 
 
-@pytest.mark.timeout(PATIENCE)
+@pytest.mark.timeout(TIMEOUT_SECONDS)
 @pytest.mark.parametrize('make', PIPELINES.values(), ids=PIPELINES)
 def test_batches_are_written_where_earlier_ones_were(make, monkeypatch):
     reserved = []
@@ -285,7 +285,7 @@ def test_no_batch_that_is_kept_changes(name, chance, ahead):
             assert all(part.tobytes() == as_it_was for part, as_it_was in kept)
 
 
-def test_kept_batches_do_not_keep_those_that_were_let_go_of():
+def test_kept_batches_do_not_keep_those_that_were_dropped():
     tracemalloc.start()
     try:
         batches = iter(pipeline(range(16), repeat(), apply(image), combine_batches(4)))
@@ -298,7 +298,7 @@ def test_kept_batches_do_not_keep_those_that_were_let_go_of():
     assert size < sum(batch.nbytes for batch in kept) * 9 / 8 + MIB
 
 
-def test_what_a_consumer_lets_go_of_is_given_back_although_it_takes_no_other_batch():
+def test_batches_that_a_consumer_drops_are_given_back_even_if_it_takes_no_other():
     tracemalloc.start()
     try:
         batches = iter(pipeline(range(16), repeat(), apply(image), combine_batches(4)))
@@ -307,7 +307,7 @@ def test_what_a_consumer_lets_go_of_is_given_back_although_it_takes_no_other_bat
         size, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert size <= 2 * SPARE
+    assert size <= 2 * SPARE_BYTES
 
 
 def test_batches_of_small_samples_are_as_numpy_makes_them():
@@ -341,7 +341,7 @@ def test_a_fork_goes_on_with_memory_of_its_own():
         [sys.executable, '-W', 'ignore', '-c', dedent(script)],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
     assert (done.stdout, done.stderr) == ('both\n', '')

@@ -10,40 +10,40 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipekit.memory import shared as regions
-from pipekit.memory.blocks import SPARE, NoRoom
+from pipekit.memory import shared
+from pipekit.memory.blocks import SPARE_BYTES, NoRoom
 from pipekit.memory.shared import Arena, RemoteBlocks, SharedBlockPool
 
 PAGE = 4096
 MIB = 1 << 20
-PATIENCE = 60
+TIMEOUT_SECONDS = 60
 
 needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 
 
 @pytest.fixture
-def region():
-    region = Arena()
-    yield region
-    region.close_descriptor()
+def arena():
+    arena = Arena()
+    yield arena
+    arena.close_descriptor()
 
 
 @pytest.fixture
-def blocks(region):
-    return SharedBlockPool(region)
+def blocks(arena):
+    return SharedBlockPool(arena)
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """A region of sixteen pages."""
-    monkeypatch.setattr(regions, '_largest', lambda: 16 * PAGE)
-    region = Arena()
-    yield region
-    region.close_descriptor()
+    """An arena of sixteen pages."""
+    monkeypatch.setattr(shared, '_file_bytes', lambda: 16 * PAGE)
+    arena = Arena()
+    yield arena
+    arena.close_descriptor()
 
 
-def taken(region):
-    return os.fstat(region.descriptor).st_blocks * 512
+def taken(arena):
+    return os.fstat(arena.descriptor).st_blocks * 512
 
 
 def test_a_block_holds_what_was_asked_for_and_begins_at_a_page(blocks):
@@ -58,87 +58,87 @@ ACTS = st.sampled_from(['new', 'view', 'buffer', 'forget', 'hold', 'drop'])
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(ACTS, st.integers(1, 40 * PAGE)), max_size=60))
-def test_with_any_lifetimes_nobody_s_bytes_change(acts):
-    region = Arena()
-    blocks = SharedBlockPool(region)
-    seen, held = [], []  # what an array, or a part of the memory, is filled with
+def test_with_any_lifetimes_no_bytes_in_use_change(acts):
+    arena = Arena()
+    blocks = SharedBlockPool(arena)
+    alive, held = [], []  # what an array, or a part of the memory, is filled with
     for number, (act, choice) in enumerate(acts):
         if act == 'new':
-            seen.append((number, blocks.new(choice)))
-            seen[-1][1][...] = number
-        elif seen:
-            mark, array = seen.pop(choice % len(seen))
+            alive.append((number, blocks.new(choice)))
+            alive[-1][1][...] = number
+        elif alive:
+            mark, array = alive.pop(choice % len(alive))
             if act == 'hold':
                 start, offset = blocks.place_of(array)
                 blocks.hold(start)
                 held.append((mark, start, slice(offset, offset + len(array))))
             if act != 'forget':
-                seen.append((mark, array))
+                alive.append((mark, array))
             if act in ('view', 'buffer'):
-                seen.append(
+                alive.append(
                     (mark, array[len(array) // 2 :] if act == 'view' else np.frombuffer(memoryview(array), 'u1'))
                 )
             del array
         if act == 'drop' and held:
             blocks.drop(held.pop(choice % len(held))[1])
-        assert all((array == mark).all() for mark, array in seen)
-        assert all(set(region.memory[part]) == {mark} for mark, _, part in held)
-    seen.clear()
+        assert all((array == mark).all() for mark, array in alive)
+        assert all(set(arena.memory[part]) == {mark} for mark, _, part in held)
+    alive.clear()
     for _, start, _ in held:
         blocks.drop(start)
     kept = blocks.new(1)
     assert blocks.place_of(kept) is not None
     assert blocks.in_use == PAGE
-    region.close_descriptor()
+    arena.close_descriptor()
 
 
-def test_memory_is_given_back_when_less_is_in_use(region, blocks):
+def test_memory_is_given_back_when_less_is_in_use(arena, blocks):
     many = [blocks.new(8 * MIB) for _ in range(20)]
     for block in many:
         block[...] = 1
-    assert taken(region) >= 160 * MIB
+    assert taken(arena) >= 160 * MIB
     del many, block
     for _ in range(1000):
         blocks.new(8 * MIB)
-    assert taken(region) == blocks.in_use + blocks.spare <= 8 * MIB + SPARE
+    assert taken(arena) == blocks.in_use + blocks.spare <= 8 * MIB + SPARE_BYTES
 
 
-def test_a_peak_that_comes_again_finds_its_memory(region, blocks):
+def test_a_peak_that_comes_again_finds_its_memory(arena, blocks):
     def addresses():
         return {block.ctypes.data for block in [blocks.new(8 * MIB) for _ in range(10)]}
 
     assert addresses() == addresses()
 
 
-def test_memory_of_a_size_that_is_in_use_no_more_goes_first(region, blocks, monkeypatch):
+def test_memory_of_a_size_no_longer_in_use_is_given_back_first(arena, blocks, monkeypatch):
     address = blocks.new(3 * MIB).ctypes.data
     many = [blocks.new(8 * MIB) for _ in range(20)]
     del many
     given_back = []
-    monkeypatch.setattr(region, 'give_back', lambda start, size: given_back.append(size))
+    monkeypatch.setattr(arena, 'give_back', lambda start, size: given_back.append(size))
     for _ in range(1500):
         assert blocks.new(3 * MIB).ctypes.data == address
     assert set(given_back) == {8 * MIB}
 
 
-def test_memory_given_back_is_used_again_where_it_was(region, blocks):
+def test_memory_given_back_is_used_again_where_it_was(arena, blocks):
     many = [blocks.new(8 * MIB) for _ in range(20)]
     addresses = {block.ctypes.data for block in many}
     del many
     for _ in range(1000):
         blocks.new(PAGE)
-    assert taken(region) <= SPARE + PAGE
+    assert taken(arena) <= SPARE_BYTES + PAGE
     many = [blocks.new(8 * MIB) for _ in range(20)]
     assert {block.ctypes.data for block in many} == addresses
 
 
-def test_blocks_of_ever_new_sizes_do_not_fill_the_memory(region, blocks):
+def test_blocks_of_ever_new_sizes_do_not_fill_the_memory(arena, blocks):
     for size in range(MIB, 60 * MIB, MIB // 3):
         blocks.new(size)[-1] = 1
-    assert taken(region) < 3 * 60 * MIB
+    assert taken(arena) < 3 * 60 * MIB
 
 
-def test_a_full_region_says_how_full_it_is_and_goes_on_when_there_is_room(small):
+def test_a_full_arena_says_how_full_it_is_and_goes_on_when_there_is_room(small):
     blocks = SharedBlockPool(small)
     kept = [blocks.new(4 * PAGE) for _ in range(3)]
     with pytest.raises(NoRoom, match='20,480 bytes are needed, and 16,384 of 65,536 bytes'):
@@ -150,9 +150,9 @@ def test_a_full_region_says_how_full_it_is_and_goes_on_when_there_is_room(small)
     assert blocks.new(4 * PAGE).shape == (4 * PAGE,)
 
 
-def test_more_than_the_machine_has_is_refused(region, blocks):
+def test_more_than_the_machine_has_is_refused(arena, blocks):
     with pytest.raises(NoRoom):
-        blocks.new(region.size + 1)
+        blocks.new(arena.size + 1)
     assert blocks.in_use == 0
     assert blocks.new(10).shape == (10,)
 
@@ -169,17 +169,17 @@ def test_a_system_without_memory_is_no_room_and_nothing_is_lost(blocks, monkeypa
     assert blocks.new(5000).base is not None
 
 
-def test_blocks_begin_where_they_are_told_to(region):
-    region = Arena(os.dup(region.descriptor), first=3 * PAGE)
-    blocks = SharedBlockPool(region)
+def test_blocks_begin_at_the_first_byte_to_reserve(arena):
+    arena = Arena(os.dup(arena.descriptor), first=3 * PAGE)
+    blocks = SharedBlockPool(arena)
     assert blocks.place_of(blocks.new(10)[4:]) == (3 * PAGE, 3 * PAGE + 4)
 
 
-def test_arrays_elsewhere_lie_in_no_block(region, blocks):
+def test_arrays_elsewhere_lie_in_no_block(arena, blocks):
     block = blocks.new(PAGE)
     assert blocks.place_of(block) == (0, 0)
     assert blocks.place_of(np.zeros(9, np.uint8)) is None
-    assert SharedBlockPool(Arena(os.dup(region.descriptor))).place_of(block) is None
+    assert SharedBlockPool(Arena(os.dup(arena.descriptor))).place_of(block) is None
 
 
 def test_a_held_block_is_not_used_again_until_it_is_dropped(blocks):
@@ -193,49 +193,49 @@ def test_a_held_block_is_not_used_again_until_it_is_dropped(blocks):
     assert (start, start) in map(blocks.place_of, both)
 
 
-def test_views_see_what_the_other_end_writes_and_tell_when_they_are_gone(region):
-    blocks, views = SharedBlockPool(region), RemoteBlocks(Arena(os.dup(region.descriptor)))
+def test_views_show_what_the_other_end_writes_and_are_known_when_gone(arena):
+    blocks, remote = SharedBlockPool(arena), RemoteBlocks(Arena(os.dup(arena.descriptor)))
     block = blocks.new(100)
-    view = views.of(*blocks.place_of(block), 100)
+    view = remote.view(*blocks.place_of(block), 100)
     block[...] = 7
     assert (view == 7).all()
     parts = view[:50], np.frombuffer(memoryview(view)[50:], np.int16)
     del view
-    assert views.take_unseen() == []
+    assert remote.take_freed() == []
     del parts
-    assert views.take_unseen() == [0]
-    assert views.take_unseen() == []
+    assert remote.take_freed() == [0]
+    assert remote.take_freed() == []
 
 
-def test_each_view_of_a_block_is_counted(region):
-    views = RemoteBlocks(region)
-    first, second = views.of(0, 0, 5), views.of(0, 10, 5)
+def test_each_view_of_a_block_is_counted(arena):
+    remote = RemoteBlocks(arena)
+    first, second = remote.view(0, 0, 5), remote.view(0, 10, 5)
     del first
-    assert views.take_unseen() == [0]
+    assert remote.take_freed() == [0]
     del second
-    assert views.take_unseen() == [0]
+    assert remote.take_freed() == [0]
 
 
-def test_a_region_that_is_read_only_cannot_be_written_to(region):
-    view = RemoteBlocks(Arena(os.dup(region.descriptor), read_only=True)).of(0, 0, 10)
+def test_an_arena_that_is_read_only_cannot_be_written_to(arena):
+    view = RemoteBlocks(Arena(os.dup(arena.descriptor), read_only=True)).view(0, 0, 10)
     assert not view.flags.writeable
     with pytest.raises(ValueError, match='read-only'):
         view[0] = 1
 
 
-def test_a_view_outlives_its_region_and_its_blocks():
-    region = Arena()
-    block = SharedBlockPool(region).new(1000)
+def test_a_view_outlives_its_arena_and_its_blocks():
+    arena = Arena()
+    block = SharedBlockPool(arena).new(1000)
     block[...] = 5
-    region.close_descriptor()
-    del region
+    arena.close_descriptor()
+    del arena
     gc.collect()
     assert (block == 5).all()
 
 
 def run(script):
     done = subprocess.run(
-        [sys.executable, '-c', dedent(script)], capture_output=True, text=True, timeout=PATIENCE, check=False
+        [sys.executable, '-c', dedent(script)], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
     )
     assert (done.returncode, done.stderr) == (0, '')
     return done.stdout
@@ -245,15 +245,15 @@ needs_linux = pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc')
 
 
 @contextmanager
-def forked(seen, mark):
-    """A child, which sees some arrays, and at the end of this block looks whether all they hold is a mark still."""
+def forked(alive, mark):
+    """A forked child, which checks at the end of this block that some arrays still hold nothing but a mark."""
     here, there = os.pipe()
     child = os.fork()
     if not child:
         try:
             os.close(there)
             os.read(here, 1)
-            os._exit(0 if all((array == mark).all() for array in seen) else 1)
+            os._exit(0 if all((array == mark).all() for array in alive) else 1)
         finally:
             os._exit(2)
     os.close(here)
@@ -265,48 +265,48 @@ def forked(seen, mark):
 
 
 @needs_fork
-def test_a_fork_keeps_the_blocks_that_it_sees(region, blocks):
-    seen = [blocks.new(PAGE)]
-    seen[0][...] = 1
-    address = seen[0].ctypes.data
-    with forked(seen, 1):
-        seen.clear()
+def test_a_fork_keeps_the_blocks_that_it_sees(arena, blocks):
+    alive = [blocks.new(PAGE)]
+    alive[0][...] = 1
+    address = alive[0].ctypes.data
+    with forked(alive, 1):
+        alive.clear()
         for mark in range(2, 9):
             block = blocks.new(PAGE)
             block[...] = mark
             assert block.ctypes.data != address
     del block
-    RemoteBlocks(region).take_unseen()  # as with each message
+    RemoteBlocks(arena).take_freed()  # as with each message
     assert blocks.in_use == 0
 
 
 @needs_fork
-def test_the_other_end_is_told_of_what_a_fork_sees_when_that_has_ended(region):
+def test_a_view_that_a_fork_sees_is_not_freed_until_the_fork_has_ended(arena):
     files = os.listdir('/dev/fd')
-    views = RemoteBlocks(region)
-    seen = [views.of(start, start, 5) for start in range(0, 3 * PAGE, PAGE)]
-    seen.pop(0)
-    with forked(seen, 0):
-        assert views.take_unseen() == [0]
-        seen.pop(0)
-        assert views.take_unseen() == []
-        with forked(seen, 0):
-            seen.clear()
-            assert views.take_unseen() == []
-        assert views.take_unseen() == []
-    assert sorted(views.take_unseen()) == [PAGE, 2 * PAGE]
-    assert views.take_unseen() == []
+    remote = RemoteBlocks(arena)
+    alive = [remote.view(start, start, 5) for start in range(0, 3 * PAGE, PAGE)]
+    alive.pop(0)
+    with forked(alive, 0):
+        assert remote.take_freed() == [0]
+        alive.pop(0)
+        assert remote.take_freed() == []
+        with forked(alive, 0):
+            alive.clear()
+            assert remote.take_freed() == []
+        assert remote.take_freed() == []
+    assert sorted(remote.take_freed()) == [PAGE, 2 * PAGE]
+    assert remote.take_freed() == []
     assert os.listdir('/dev/fd') == files
 
 
 @needs_linux
-def test_another_program_sees_nothing_of_what_its_process_was_forked_with(region):
+def test_a_fork_that_becomes_another_program_keeps_nothing(arena):
     assert (
         run("""
         import os, sys
         from pipekit.memory.shared import Arena, RemoteBlocks
-        views = RemoteBlocks(Arena())
-        view = views.of(0, 0, 5)
+        remote = RemoteBlocks(Arena())
+        view = remote.view(0, 0, 5)
         here, there = os.pipe()
         says, said = os.pipe()
         os.set_inheritable(here, True)
@@ -316,7 +316,7 @@ def test_another_program_sees_nothing_of_what_its_process_was_forked_with(region
             os.execv(sys.executable, [sys.executable, '-c', f'import os; os.write({said}, b"x"); os.read({here}, 1)'])
         del view
         os.read(says, 1)
-        print(views.take_unseen())
+        print(remote.take_freed())
         os.write(there, b'x')
         os.waitpid(child, 0)
     """)
@@ -324,18 +324,18 @@ def test_another_program_sees_nothing_of_what_its_process_was_forked_with(region
     )
 
 
-def test_a_region_leaves_no_descriptor():
+def test_an_arena_leaves_no_descriptor():
     before = os.listdir('/proc/self/fd')
-    region = Arena()
-    SharedBlockPool(region).new(10)
-    region.close_descriptor()
-    del region
+    arena = Arena()
+    SharedBlockPool(arena).new(10)
+    arena.close_descriptor()
+    del arena
     gc.collect()
     assert os.listdir('/proc/self/fd') == before
 
 
 @needs_linux
-def test_where_addresses_are_limited_there_is_no_region_and_no_descriptor_is_left():
+def test_where_addresses_are_limited_there_is_no_arena_and_no_descriptor_is_left():
     assert (
         run("""
         import os, resource
@@ -352,30 +352,30 @@ def test_where_addresses_are_limited_there_is_no_region_and_no_descriptor_is_lef
 
 
 @needs_linux
-def test_where_the_size_of_files_is_limited_a_region_is_as_small():
+def test_where_the_size_of_files_is_limited_a_arena_is_as_small():
     assert (
         run("""
         import resource
         from pipekit.memory.shared import Arena
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        region = Arena()
-        print(len(region.memory), region.size)
+        arena = Arena()
+        print(len(arena.memory), arena.size)
     """)
         == '98304 98304\n'
     )
 
 
 @needs_linux
-def test_the_core_of_a_process_that_crashes_does_not_fill_the_region(tmp_path):
+def test_the_core_of_a_process_that_crashes_does_not_fill_the_arena(tmp_path):
     assert (
         run(f"""
         import os, resource, signal
         from pipekit.memory.shared import Arena
-        region = Arena()
-        region.memory[:4] = b'full'
+        arena = Arena()
+        arena.memory[:4] = b'full'
         if os.fork():
             os.wait()
-            print(os.fstat(region.descriptor).st_blocks)
+            print(os.fstat(arena.descriptor).st_blocks)
         else:
             os.chdir({str(tmp_path)!r})
             _, most = resource.getrlimit(resource.RLIMIT_CORE)
@@ -389,12 +389,12 @@ def test_the_core_of_a_process_that_crashes_does_not_fill_the_region(tmp_path):
 
 def test_without_memory_files_an_unnamed_file_does(monkeypatch):
     monkeypatch.delattr(os, 'memfd_create', raising=False)
-    region = Arena()
-    blocks = SharedBlockPool(region)
+    arena = Arena()
+    blocks = SharedBlockPool(arena)
     many = [blocks.new(8 * MIB) for _ in range(10)]
     many[0][...] = 1
     del many
     for _ in range(1000):
         blocks.new(PAGE)
-    assert blocks.spare <= SPARE
-    region.close_descriptor()
+    assert blocks.spare <= SPARE_BYTES
+    arena.close_descriptor()

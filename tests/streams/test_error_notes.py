@@ -27,8 +27,8 @@ from pipekit import (
     threads,
     unpack,
 )
+from pipekit.describing.display import brief
 from pipekit.describing.tracebacks import FULL_TRACEBACKS
-from pipekit.describing.words import brief
 
 
 class Broken(Exception):

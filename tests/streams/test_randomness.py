@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipekit.streams.randomness import LARGEST_DRAWN, Generators, UnseededEntropy, fresh_seed, permutation, random_order
+from pipekit.streams.randomness import LARGEST_DRAWN, Generators, permutation, random_order
 
 INTS = [0, 1, 2, 10, 2**32, 2**64 - 1, 2**64, 2**64 + 1, 2**200]
 CURSORS = [
@@ -119,13 +119,6 @@ def test_a_generator_that_nobody_kept_is_used_again():
 def test_a_generator_refuses_to_spawn(of):
     with pytest.raises(TypeError, match='does not implement spawning'):
         of(Generators(0, ()).at(0)).spawn(2)
-
-
-def test_fresh_seeds_are_ints_of_128_bits():
-    seeds = [fresh_seed() for _ in range(100)]
-    assert len(set(seeds)) == 100
-    assert all(isinstance(seed, UnseededEntropy) and 0 <= seed < 2**128 for seed in seeds)
-    assert type(pickle.loads(pickle.dumps(seeds[0]))) is UnseededEntropy
 
 
 def test_numbers_of_different_cursors_are_independent():
