@@ -22,7 +22,7 @@ setup(
         'Typing :: Typed',
     ],
     packages=find_packages(include=['pipekit', 'pipekit.*']),
-    package_data={'pipekit': ['py.typed']},
+    package_data={'pipekit': ['py.typed', '*.pyi']},
     python_requires='>=3.11',
     install_requires=['numpy>=2.0', 'toolz>=0.12', 'more-itertools>=10'],
     extras_require={
@@ -42,7 +42,7 @@ setup(
             'cloudpickle>=3',
             'tblib>=3.2',
         ],
-        'types': ['mypy', 'types-tqdm'],
+        'types': ['mypy', 'pyright[nodejs]', 'types-tqdm'],
         'lint': ['ruff'],
         'docs': ['sphinx', 'myst-nb', 'furo'],
     },

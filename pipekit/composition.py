@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .batches.batch_iterator import BatchIterator
 from .batches.prefetch import Prefetch
@@ -16,141 +16,12 @@ from .streams.iterables import source_of, takes_nothing
 from .streams.stream import Stream
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar
-
-    A = TypeVar('A', default=Any)
-    B = TypeVar('B', default=Any)
-    C = TypeVar('C', default=Any)
-    D = TypeVar('D', default=Any)
-    E = TypeVar('E', default=Any)
-    F = TypeVar('F', default=Any)
-    G = TypeVar('G', default=Any)
-    H = TypeVar('H', default=Any)
-    I = TypeVar('I', default=Any)
-
-    Source: TypeAlias = Iterable[A] | Callable[[], Iterable[A]]
-    To: TypeAlias = Callable[[Iterable[A]], Iterable[B]]
+    Source: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]
+    StageLike: TypeAlias = Callable[[Iterable[Any]], Iterable[Any]]
 
 
-@overload
-def pipeline(source: Source[A], end: Prefetch, /) -> BatchIterator[A]: ...
-@overload
-def pipeline(source: Source[A], s1: To[A, B], end: Prefetch, /) -> BatchIterator[B]: ...
-@overload
-def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], end: Prefetch, /) -> BatchIterator[C]: ...
-@overload
-def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], end: Prefetch, /) -> BatchIterator[D]: ...
-@overload
-def pipeline(
-    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], end: Prefetch, /
-) -> BatchIterator[E]: ...
-@overload
-def pipeline(
-    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], end: Prefetch, /
-) -> BatchIterator[F]: ...
-@overload
-def pipeline(
-    source: Source[A],
-    s1: To[A, B],
-    s2: To[B, C],
-    s3: To[C, D],
-    s4: To[D, E],
-    s5: To[E, F],
-    s6: To[F, G],
-    end: Prefetch,
-    /,
-) -> BatchIterator[G]: ...
-@overload
-def pipeline(
-    source: Source[A],
-    s1: To[A, B],
-    s2: To[B, C],
-    s3: To[C, D],
-    s4: To[D, E],
-    s5: To[E, F],
-    s6: To[F, G],
-    s7: To[G, H],
-    end: Prefetch,
-    /,
-) -> BatchIterator[H]: ...
-@overload
-def pipeline(
-    source: Source[A],
-    s1: To[A, B],
-    s2: To[B, C],
-    s3: To[C, D],
-    s4: To[D, E],
-    s5: To[E, F],
-    s6: To[F, G],
-    s7: To[G, H],
-    s8: To[H, I],
-    end: Prefetch,
-    /,
-) -> BatchIterator[I]: ...
-@overload
-def pipeline(source: Source[A], /) -> Pipeline[A]: ...
-@overload
-def pipeline(source: Source[A], s1: To[A, B], /) -> Pipeline[B]: ...
-@overload
-def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], /) -> Pipeline[C]: ...
-@overload
-def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], /) -> Pipeline[D]: ...
-@overload
-def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], /) -> Pipeline[E]: ...
-@overload
-def pipeline(
-    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], /
-) -> Pipeline[F]: ...
-@overload
-def pipeline(
-    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], /
-) -> Pipeline[G]: ...
-@overload
-def pipeline(
-    source: Source[A],
-    s1: To[A, B],
-    s2: To[B, C],
-    s3: To[C, D],
-    s4: To[D, E],
-    s5: To[E, F],
-    s6: To[F, G],
-    s7: To[G, H],
-    /,
-) -> Pipeline[H]: ...
-@overload
-def pipeline(
-    source: Source[A],
-    s1: To[A, B],
-    s2: To[B, C],
-    s3: To[C, D],
-    s4: To[D, E],
-    s5: To[E, F],
-    s6: To[F, G],
-    s7: To[G, H],
-    s8: To[H, I],
-    /,
-) -> Pipeline[I]: ...
-@overload
-def pipeline(s1: To[A, B], /) -> Stage[A, B]: ...
-@overload
-def pipeline(s1: To[A, B], s2: To[B, C], /) -> Stage[A, C]: ...
-@overload
-def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], /) -> Stage[A, D]: ...
-@overload
-def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], /) -> Stage[A, E]: ...
-@overload
-def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], /) -> Stage[A, F]: ...
-@overload
-def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], /) -> Stage[A, G]: ...
-@overload
-def pipeline(
-    s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], s7: To[G, H], /
-) -> Stage[A, H]: ...
-@overload
-def pipeline(
-    s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], s7: To[G, H], s8: To[H, I], /
-) -> Stage[A, I]: ...
-def pipeline(*parts: Any) -> Any:
+# What a pipeline yields is inferred with the stub beside this file.
+def pipeline(*parts: Source | StageLike | Prefetch) -> Pipeline | BatchIterator | Stage:
     """Feed a source through stages.
 
     Nothing runs, opens or starts: the result is a description.
@@ -193,6 +64,8 @@ def pipeline(*parts: Any) -> Any:
     """
     if not parts:
         raise TypeError('pipeline needs a source or a stage')
+    first: Any
+    others: list[Any]
     first, *others = parts
     if isinstance(first, BatchIterator | Prefetch):
         raise TypeError(f'prefetch(...) is always the last part of a pipeline, got {code(first)} as the first')
@@ -227,7 +100,7 @@ def _is_foreign_stage(part: Any) -> bool:
     """Whether a callable can be told to be a function from an iterable to an iterator, without calling it."""
     if not callable(part) or isinstance(part, SampleFunction | Stream):
         return False
-    func = part
+    func: Any = part
     while is_partial(func):
         func = func.func
     if isinstance(func, type):

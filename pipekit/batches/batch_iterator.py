@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, overload
 from warnings import warn
 
 from ..describing.arguments import positive_int
 from ..describing.display import call_code
-from ..streams.cursors import cursor_of
+from ..streams.cursors import Out_co, T, cursor_of
 from ..streams.failures import Failure
 from ..streams.stream import Stream
 from .delivery import Delivery
@@ -20,13 +20,12 @@ from .stalls import own_depth
 if TYPE_CHECKING:
     from ..describing.tables import Table
     from ..reports.report import Headroom, Report
-
-T = TypeVar('T')
+    from ..streams.stacking import Batches, Stacked
 
 CACHED_BATCHES = 4  # for a loop without loading
 
 
-class BatchIterator(Generic[T]):
+class BatchIterator(Generic[Out_co]):
     """Batches from a background thread, epoch by epoch. Made by ``pipeline(..., prefetch(...))``.
 
     ``for batch in batches`` is one epoch; the next loop goes on where it ended. The thread starts with the first epoch,
@@ -51,12 +50,16 @@ class BatchIterator(Generic[T]):
     ['b', 'c']
     """
 
-    def __init__(self, pipeline: Stream[T], end: Prefetch):
+    def __init__(self, pipeline: Stream[Out_co], end: Prefetch):
         self.pipeline = pipeline
         self._end = end
         self._delivery = Delivery(pipeline, end)
 
-    def __iter__(self) -> Iterator[T]:
+    @overload
+    def __iter__(self: BatchIterator[Stacked[T]]) -> Batches[T]: ...
+    @overload
+    def __iter__(self) -> Iterator[Out_co]: ...
+    def __iter__(self) -> Any:
         return self._delivery.begin_epoch()
 
     def __len__(self) -> int:
@@ -67,7 +70,7 @@ class BatchIterator(Generic[T]):
     def __bool__(self) -> bool:
         return True  # where there is no length, too
 
-    def __enter__(self) -> BatchIterator[T]:
+    def __enter__(self) -> BatchIterator[Out_co]:
         self._delivery.reopen()
         return self
 
@@ -191,7 +194,7 @@ class BatchIterator(Generic[T]):
         """``describe()`` of the pipeline."""
         return self.pipeline.describe()
 
-    def headroom(self, times: int = 100) -> Headroom[T]:
+    def headroom(self, times: int = 100) -> Headroom[Out_co]:
         """A few batches again and again, at no cost: to see how fast training could be if batches took no time.
 
         They are made here, in the calling thread, as those that come next; the position stays where it is.

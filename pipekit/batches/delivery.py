@@ -8,14 +8,14 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 from ..describing.tracebacks import hide_own_frames
 from ..errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
 from ..memory.blocks import BlockPool
 from ..memory.forks import in_child
 from ..streams.context import Context, Run
-from ..streams.cursors import START, Cursor, as_lists, cursor_of, parts_of
+from ..streams.cursors import START, Cursor, Out_co, as_lists, cursor_of, parts_of
 from ..streams.error_notes import annotate
 from ..streams.failures import Failures
 from ..streams.metering import Meter
@@ -28,25 +28,23 @@ from .states import STATE_VERSION, checked_counts, checked_failures
 if TYPE_CHECKING:
     from ..reports.report import Report
 
-T = TypeVar('T')
-
 logger = logging.getLogger('pipekit')
 
 ENDED = 'this epoch has ended, because another one was begun on the same batches, or a state loaded'
 CLOSE_TIMEOUT_SECONDS = 2.0  # that closing waits for a user's function to return
 
 
-class Delivery(Generic[T]):
+class Delivery(Generic[Out_co]):
     """Opens the pipeline in a thread, hands its batches to one epoch at a time, and knows the position."""
 
-    def __init__(self, pipeline: Stream[T], end: Prefetch):
+    def __init__(self, pipeline: Stream[Out_co], end: Prefetch):
         self.pipeline = pipeline
         self.end = end
         self.position: tuple[Cursor, int] = START, 0  # the cursor of the last batch handed over, and how many were
         self.failures = Failures()
         self.meter = Meter()
         self._logged = perf_counter()
-        self._current_epoch: Callable[[], Epoch[T] | None] = _no_epoch
+        self._current_epoch: Callable[[], Epoch[Out_co] | None] = _no_epoch
         self._resumes_after: int | None = None  # batches of the epoch that a loaded state was taken in
         self._thread: PrefetchThread | None = None
         self._closed = False
@@ -55,7 +53,7 @@ class Delivery(Generic[T]):
         self._turn = threading.RLock()  # for the one consumer that waits for a batch
         in_child(self._leave_thread_in_parent)
 
-    def begin_epoch(self) -> Epoch[T]:
+    def begin_epoch(self) -> Epoch[Out_co]:
         """Begin an epoch; the one before has ended."""
         self.open()
         with self._lock:
@@ -97,7 +95,7 @@ class Delivery(Generic[T]):
             thread = self._stop_thread()
         return thread is None or thread.join(CLOSE_TIMEOUT_SECONDS)
 
-    def next(self, epoch: Epoch[T]) -> T:
+    def next(self, epoch: Epoch[Out_co]) -> Out_co:
         """The next batch of an epoch."""
         asked = got = perf_counter()
         while True:
@@ -121,7 +119,7 @@ class Delivery(Generic[T]):
         self.meter.waits.append((asked, got, self.position[1] == epoch.before + 1))
         if self.end.report_every is not None:
             self._log_report(self.end.report_every)
-        batch: T = value
+        batch: Out_co = value
         return batch
 
     def report(self) -> Report:
@@ -184,7 +182,7 @@ class Delivery(Generic[T]):
         """Hand over nothing more, because the interpreter exits."""
         self._closed = True
 
-    def _thread_for(self, epoch: Epoch[T]) -> PrefetchThread:
+    def _thread_for(self, epoch: Epoch[Out_co]) -> PrefetchThread:
         while True:
             if epoch.over:
                 raise StopIteration
@@ -197,7 +195,7 @@ class Delivery(Generic[T]):
                 return thread
             self.open()  # and look again: a signal handler may have closed them, or loaded a state
 
-    def _handle(self, epoch: Epoch[T], thread: PrefetchThread) -> None:
+    def _handle(self, epoch: Epoch[Out_co], thread: PrefetchThread) -> None:
         value, signal = thread.entries[0]
         _, delivered = self.position
         self.failures.has_ended = signal is not Signal.END_OF_PASS
@@ -268,15 +266,15 @@ class Delivery(Generic[T]):
         return thread
 
 
-class Epoch(Iterator[T]):
+class Epoch(Iterator[Out_co]):
     """The batches of one epoch."""
 
-    def __init__(self, delivery: Delivery[T], before: int):
+    def __init__(self, delivery: Delivery[Out_co], before: int):
         self._delivery = delivery
         self.before = before  # batches handed over before this epoch
         self.over = False
 
-    def __next__(self) -> T:
+    def __next__(self) -> Out_co:
         try:
             return self._delivery.next(self)
         except PipekitError:

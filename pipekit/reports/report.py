@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from ..describing.display import duration
 from ..describing.tables import Table
@@ -15,8 +15,10 @@ from .timings import Timings
 from .verdicts import verdict_on
 
 if TYPE_CHECKING:
+    from ..streams.stacking import Batches, Stacked
     from .figures import Picture
 
+S = TypeVar('S')
 T = TypeVar('T')
 
 
@@ -121,7 +123,11 @@ class Headroom(Generic[T]):
     def __len__(self) -> int:
         return self._times
 
-    def __iter__(self) -> Iterator[T]:
+    @overload
+    def __iter__(self: Headroom[Stacked[S]]) -> Batches[S]: ...
+    @overload
+    def __iter__(self) -> Iterator[T]: ...
+    def __iter__(self) -> Iterator[Any]:
         begin = perf_counter()
         self.n_batches = 0
         for batch in islice(cycle(self._cached), self._times):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -12,8 +12,10 @@ from ..describing.display import code
 from ..memory.blocks import is_worth_pooling, pooled_empty
 from .combiners import NUMERIC
 
+T_co = TypeVar('T_co', covariant=True)
 
-class Arrays(Description):
+
+class Arrays(Description, Generic[T_co]):
     """The sequence that ``arrays`` returns."""
 
     def __init__(self, columns: dict[str, Any] | tuple[Any, ...]):
@@ -25,6 +27,12 @@ class Arrays(Description):
     def __len__(self) -> int:
         return int(self._parts[0].shape[0])
 
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> Arrays[T_co]: ...
+    @overload
+    def __getitem__(self, index: Any) -> Any: ...
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             part = self._like([column[index] for column in self._parts])
@@ -33,7 +41,7 @@ class Arrays(Description):
             return self._like([_gathered(column, _checked(index, len(self))) for column in self._parts])
         return self._like([column[index] for column in self._parts])
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T_co]:
         return map(self.__getitem__, range(len(self)))
 
     def gathered(self, indices: list[int]) -> Any:
@@ -50,8 +58,16 @@ class Arrays(Description):
         return dict(zip(self._columns, parts, strict=True)) if isinstance(self._columns, dict) else tuple(parts)
 
 
+@overload
+def arrays(**named: Any) -> Arrays[dict[str, Any]]: ...
+@overload
+def arrays(first: Any, second: Any, /) -> Arrays[tuple[Any, Any]]: ...
+@overload
+def arrays(first: Any, second: Any, third: Any, /) -> Arrays[tuple[Any, Any, Any]]: ...
+@overload
+def arrays(*columns: Any) -> Arrays[tuple[Any, ...]]: ...
 @described
-def arrays(*columns: Any, **named: Any) -> Arrays:
+def arrays(*columns: Any, **named: Any) -> Arrays[Any]:
     """A sequence of samples over arrays of equal length: tuples, or dicts if the arrays are named.
 
     With ``sample``, or as a source, ``combine_batches`` gathers a batch with one copy for each column, where no stage

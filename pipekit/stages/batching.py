@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
 
 from ..describing.arguments import boolean, function, positive_int
 from ..describing.descriptions import described
@@ -13,39 +13,18 @@ from ..streams.context import Context, Upstream
 from ..streams.cursors import Cursor, In, Out, Pairs, T
 from ..streams.error_notes import UNKNOWN, raise_noted
 from ..workers.kinds import Workers, checked_workers
-from .combiners import Array, combine_to_arrays
+from .combiners import combine_to_arrays
 from .functions import takes_rng
 from .operations import Chunk, Custom, Map, Operation
 from .pipeline import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    import numpy as np
+    from ..streams.stacking import Stacking
 
 
-A = TypeVar('A')
-B = TypeVar('B')
-C = TypeVar('C')
-D = TypeVar('D')
 BatchSize: TypeAlias = int | Callable[[list[Any], Any], object]
-
-
-class Stacking(Protocol):
-    """The type of ``combine_batches(n)``: a stage from samples to batches of arrays, in the structure of a sample."""
-
-    @overload
-    def __call__(self, iterable: Iterable[tuple[A, B]]) -> Iterator[tuple[Array, Array]]: ...
-    @overload
-    def __call__(self, iterable: Iterable[tuple[A, B, C]]) -> Iterator[tuple[Array, Array, Array]]: ...
-    @overload
-    def __call__(self, iterable: Iterable[tuple[A, B, C, D]]) -> Iterator[tuple[Array, Array, Array, Array]]: ...
-    @overload
-    def __call__(self, iterable: Iterable[Mapping[A, Any]]) -> Iterator[dict[A, Array]]: ...
-    @overload
-    def __call__(self, iterable: Iterable[Array | complex | np.generic]) -> Iterator[Array]: ...
-    @overload
-    def __call__(self, iterable: Iterable[Any]) -> Iterator[Any]: ...
 
 
 class Listing(Protocol):
@@ -63,7 +42,7 @@ def combine_batches(  # type: ignore[overload-overlap]
 @overload
 def combine_batches(
     batch_size: BatchSize,
-    combine: Callable[[Sequence[In]], Out],
+    combine: Callable[[list[In]], Out],
     *,
     drop_last: bool = ...,
     workers: Workers | None = ...,
@@ -71,7 +50,7 @@ def combine_batches(
 @described
 def combine_batches(
     batch_size: BatchSize,
-    combine: Callable[[Sequence[Any]], Any] = combine_to_arrays,
+    combine: Callable[[list[Any]], Any] = combine_to_arrays,
     *,
     drop_last: bool = False,
     workers: Workers | None = None,

@@ -6,7 +6,7 @@ import sys
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter, itemgetter
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,10 @@ from ..describing.display import code, structure
 from ..describing.structures import fields_of, has_fields, names_of, with_fields
 from ..memory.blocks import is_worth_pooling, pooled_empty
 
-A = TypeVar('A')
-B = TypeVar('B')
-C = TypeVar('C')
-D = TypeVar('D')
+if TYPE_CHECKING:
+    from ..streams.stacking import Field, Untyped
+
+K = TypeVar('K')
 Array: TypeAlias = npt.NDArray[Any]
 Path: TypeAlias = tuple[Any, ...]
 Leaves: TypeAlias = Sequence[Any]
@@ -51,15 +51,17 @@ def combine_to_tuples(samples: Sequence[Any]) -> Any:
 
 
 @overload
-def combine_to_arrays(samples: Sequence[tuple[A, B]]) -> tuple[Array, Array]: ...
+def combine_to_arrays(samples: Sequence[Untyped]) -> Any: ...
 @overload
-def combine_to_arrays(samples: Sequence[tuple[A, B, C]]) -> tuple[Array, Array, Array]: ...
+def combine_to_arrays(samples: Sequence[Field]) -> Array: ...
 @overload
-def combine_to_arrays(samples: Sequence[tuple[A, B, C, D]]) -> tuple[Array, Array, Array, Array]: ...
+def combine_to_arrays(samples: Sequence[tuple[Field, Field]]) -> tuple[Array, Array]: ...
 @overload
-def combine_to_arrays(samples: Sequence[Mapping[A, Any]]) -> dict[A, Array]: ...
+def combine_to_arrays(samples: Sequence[tuple[Field, Field, Field]]) -> tuple[Array, Array, Array]: ...
 @overload
-def combine_to_arrays(samples: Sequence[Array] | Sequence[complex] | Sequence[np.generic]) -> Array: ...
+def combine_to_arrays(samples: Sequence[tuple[Field, Field, Field, Field]]) -> tuple[Array, Array, Array, Array]: ...
+@overload
+def combine_to_arrays(samples: Sequence[Mapping[K, Field]]) -> dict[K, Array]: ...
 @overload
 def combine_to_arrays(samples: Sequence[Any]) -> Any: ...
 def combine_to_arrays(samples: Sequence[Any]) -> Any:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, count, islice
-from typing import Any, Generic, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, overload
 
 from ..describing.arguments import positive_int
 from ..describing.descriptions import Description
@@ -22,6 +22,9 @@ from .cursors import START, Cursor, Out_co, Pair, Pairs, T, cursor_of, tagged
 from .error_notes import annotate
 from .metering import StageRow
 from .randomness import Key
+
+if TYPE_CHECKING:
+    from .stacking import ResumableBatches, Stacked
 
 ALONE = Context()
 
@@ -89,7 +92,11 @@ class Stream(ABC, Generic[Out_co]):
     def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
         """The pairs, those after the source and each stage being shown to ``watch`` with the number of the part."""
 
-    def __iter__(self) -> StreamIterator[Out_co]:
+    @overload
+    def __iter__(self: Stream[Stacked[T]]) -> ResumableBatches[T]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __iter__(self) -> StreamIterator[Out_co]: ...
+    def __iter__(self) -> Any:
         return StreamIterator(self)
 
     def resume(self, cursor: Cursor) -> StreamIterator[Out_co]:

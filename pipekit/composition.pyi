@@ -1,0 +1,142 @@
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias, overload
+
+from typing_extensions import TypeVar
+
+from .batches.batch_iterator import BatchIterator
+from .batches.prefetch import Prefetch
+from .stages.pipeline import Pipeline, Stage
+
+A = TypeVar('A', default=Any)
+B = TypeVar('B', default=Any)
+C = TypeVar('C', default=Any)
+D = TypeVar('D', default=Any)
+E = TypeVar('E', default=Any)
+F = TypeVar('F', default=Any)
+G = TypeVar('G', default=Any)
+H = TypeVar('H', default=Any)
+I = TypeVar('I', default=Any)
+
+Source: TypeAlias = Iterable[A] | Callable[[], Iterable[A]]
+To: TypeAlias = Callable[[Iterable[A]], Iterable[B]]
+
+# A source, up to eight stages, and prefetch: batches. Without prefetch: a pipeline. Without a source: a stage.
+
+@overload
+def pipeline(source: Source[A], end: Prefetch, /) -> BatchIterator[A]: ...
+@overload
+def pipeline(source: Source[A], s1: To[A, B], end: Prefetch, /) -> BatchIterator[B]: ...
+@overload
+def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], end: Prefetch, /) -> BatchIterator[C]: ...
+@overload
+def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], end: Prefetch, /) -> BatchIterator[D]: ...
+@overload
+def pipeline(
+    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], end: Prefetch, /
+) -> BatchIterator[E]: ...
+@overload
+def pipeline(
+    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], end: Prefetch, /
+) -> BatchIterator[F]: ...
+@overload
+def pipeline(
+    source: Source[A],
+    s1: To[A, B],
+    s2: To[B, C],
+    s3: To[C, D],
+    s4: To[D, E],
+    s5: To[E, F],
+    s6: To[F, G],
+    end: Prefetch,
+    /,
+) -> BatchIterator[G]: ...
+@overload
+def pipeline(
+    source: Source[A],
+    s1: To[A, B],
+    s2: To[B, C],
+    s3: To[C, D],
+    s4: To[D, E],
+    s5: To[E, F],
+    s6: To[F, G],
+    s7: To[G, H],
+    end: Prefetch,
+    /,
+) -> BatchIterator[H]: ...
+@overload
+def pipeline(
+    source: Source[A],
+    s1: To[A, B],
+    s2: To[B, C],
+    s3: To[C, D],
+    s4: To[D, E],
+    s5: To[E, F],
+    s6: To[F, G],
+    s7: To[G, H],
+    s8: To[H, I],
+    end: Prefetch,
+    /,
+) -> BatchIterator[I]: ...
+@overload
+def pipeline(source: Source[A], /) -> Pipeline[A]: ...
+@overload
+def pipeline(source: Source[A], s1: To[A, B], /) -> Pipeline[B]: ...
+@overload
+def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], /) -> Pipeline[C]: ...
+@overload
+def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], /) -> Pipeline[D]: ...
+@overload
+def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], /) -> Pipeline[E]: ...
+@overload
+def pipeline(
+    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], /
+) -> Pipeline[F]: ...
+@overload
+def pipeline(
+    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], /
+) -> Pipeline[G]: ...
+@overload
+def pipeline(
+    source: Source[A],
+    s1: To[A, B],
+    s2: To[B, C],
+    s3: To[C, D],
+    s4: To[D, E],
+    s5: To[E, F],
+    s6: To[F, G],
+    s7: To[G, H],
+    /,
+) -> Pipeline[H]: ...
+@overload
+def pipeline(
+    source: Source[A],
+    s1: To[A, B],
+    s2: To[B, C],
+    s3: To[C, D],
+    s4: To[D, E],
+    s5: To[E, F],
+    s6: To[F, G],
+    s7: To[G, H],
+    s8: To[H, I],
+    /,
+) -> Pipeline[I]: ...
+@overload
+def pipeline(s1: To[A, B], /) -> Stage[A, B]: ...
+@overload
+def pipeline(s1: To[A, B], s2: To[B, C], /) -> Stage[A, C]: ...
+@overload
+def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], /) -> Stage[A, D]: ...
+@overload
+def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], /) -> Stage[A, E]: ...
+@overload
+def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], /) -> Stage[A, F]: ...
+@overload
+def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], /) -> Stage[A, G]: ...
+@overload
+def pipeline(
+    s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], s7: To[G, H], /
+) -> Stage[A, H]: ...
+@overload
+def pipeline(
+    s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], s7: To[G, H], s8: To[H, I], /
+) -> Stage[A, I]: ...

@@ -1,0 +1,95 @@
+"""The types of ``combine_batches(n)``, for type checkers only: nothing here runs.
+
+The type of a batch is looked up in a table, by the type of a sample. pyright does so at the stage. mypy does not look
+into overloads while it infers a pipeline, and takes the last row of ``Stacking``: there, a batch is a
+``Stacked[Sample]``, which any later stage accepts, and which is looked up when the pipeline is iterated over.
+"""
+
+# mypy: disable-error-code="overload-overlap"
+# pyright: reportOverlappingOverload=false
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final, overload
+
+import numpy.typing as npt
+
+from .cursors import Cursor
+
+K = TypeVar('K')
+S = TypeVar('S')
+S_co = TypeVar('S_co', covariant=True)
+Array: TypeAlias = npt.NDArray[Any]
+
+
+class HasArray(Protocol):
+    """Arrays, and what numpy can turn into one: numpy's scalars, tensors of torch."""
+
+    def __array__(self) -> Array: ...
+
+
+Field: TypeAlias = HasArray | complex | str | bytes | list[Any]
+
+
+@final
+class Untyped:
+    """No value is one, so that only ``Any`` matches: without a row for it, it would match the first row there is."""
+
+
+class Stacked(Any, Generic[S_co]):  # type: ignore[misc]
+    """A batch of arrays, made of samples of type ``S_co``."""
+
+
+class Stacking(Protocol):
+    """A stage from samples to batches of arrays, in the structure of a sample."""
+
+    @overload
+    def __call__(self, iterable: Iterable[Untyped], /) -> Iterator[Any]: ...
+    @overload
+    def __call__(self, iterable: Iterable[Field], /) -> Iterator[Array]: ...
+    @overload
+    def __call__(self, iterable: Iterable[tuple[Field, Field]], /) -> Iterator[tuple[Array, Array]]: ...
+    @overload
+    def __call__(self, iterable: Iterable[tuple[Field, Field, Field]], /) -> Iterator[tuple[Array, Array, Array]]: ...
+    @overload
+    def __call__(
+        self, iterable: Iterable[tuple[Field, Field, Field, Field]], /
+    ) -> Iterator[tuple[Array, Array, Array, Array]]: ...
+    @overload
+    def __call__(self, iterable: Iterable[Mapping[K, Field]], /) -> Iterator[dict[K, Array]]: ...
+    @overload
+    def __call__(self, iterable: Iterable[S], /) -> Iterator[Stacked[S]]: ...
+
+
+class Batches(Generic[S_co]):
+    """An iterator over batches of arrays that are made of samples of type ``S_co``."""
+
+    def __iter__(self) -> Batches[S_co]:
+        raise NotImplementedError
+
+    @overload
+    def __next__(self: Batches[Untyped]) -> Any: ...
+    @overload
+    def __next__(self: Batches[Field]) -> Array: ...
+    @overload
+    def __next__(self: Batches[tuple[Field, Field]]) -> tuple[Array, Array]: ...
+    @overload
+    def __next__(self: Batches[tuple[Field, Field, Field]]) -> tuple[Array, Array, Array]: ...
+    @overload
+    def __next__(self: Batches[tuple[Field, Field, Field, Field]]) -> tuple[Array, Array, Array, Array]: ...
+    @overload
+    def __next__(self: Batches[Mapping[K, Field]]) -> dict[K, Array]: ...
+    @overload
+    def __next__(self: Batches[Any]) -> Any: ...
+    def __next__(self) -> Any:
+        raise NotImplementedError
+
+
+class ResumableBatches(Batches[S_co]):
+    """The same, with what a ``StreamIterator`` has besides."""
+
+    cursor: Cursor
+
+    def resume(self, cursor: Cursor) -> ResumableBatches[S_co]:
+        raise NotImplementedError
