@@ -1,5 +1,8 @@
 """Training data from small pure functions: sampled, loaded, combined before the network asks."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .batches.batch_iterator import BatchIterator
 from .batches.prefetch import prefetch
 from .compat import make_infinite_batch_iter
@@ -15,7 +18,6 @@ from .errors import (
     TooManyFailures,
     WorkerCrashed,
 )
-from .reports.show import show
 from .stages.arrays import arrays
 from .stages.batching import combine_batches
 from .stages.combiners import combine_pad, combine_to_arrays, combine_to_tuples
@@ -27,6 +29,12 @@ from .stages.sources import load_by_random_id, mix, sample
 from .streams.failures import Failure
 from .streams.on_error import replace, retry, skip
 from .workers.kinds import processes, threads
+
+if TYPE_CHECKING:
+    from . import testing as testing
+    from .reports.show import show
+
+    __version__: str
 
 __all__ = [
     'BatchIterator',
@@ -75,3 +83,33 @@ __all__ = [
     'unpack_args',
     'zip_apply',
 ]
+
+_WINGS = ['batches', 'describing', 'memory', 'reports', 'stages', 'streams', 'workers']
+_LOADED_ON_FIRST_USE = {'show': '.reports.show'}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LOADED_ON_FIRST_USE:
+        value = getattr(import_module(_LOADED_ON_FIRST_USE[name], __name__), name)
+        value.__module__ = __name__
+    elif name in ('reports', 'testing'):
+        return import_module(f'.{name}', __name__)
+    elif name == '__version__':
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            value = version('pipekit-batches')
+        except PackageNotFoundError:  # a checkout that is not installed
+            value = 'unknown'
+    else:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_WINGS, '__version__', 'testing'])
+
+
+for _name in set(__all__) - set(_LOADED_ON_FIRST_USE):  # where users, pickles and error messages look for them
+    globals()[_name].__module__ = __name__

@@ -1,1 +1,3 @@
-"""Epochs, and the thread that makes batches ahead. What a batch is made of is not known here."""
+"""How batches are handed over: epochs, the thread that makes them ahead, states, and stalls.
+What a batch is made of does not belong here.
+"""

@@ -10,12 +10,12 @@ from warnings import warn
 
 from ..describing.arguments import positive_int
 from ..describing.display import call_code
+from ..describing.tracebacks import own_depth
 from ..streams.cursors import Out_co, T, cursor_of
 from ..streams.failures import Failure
 from ..streams.stream import Stream
 from .delivery import Delivery
 from .prefetch import Prefetch
-from .stalls import own_depth
 
 if TYPE_CHECKING:
     from ..describing.tables import Table

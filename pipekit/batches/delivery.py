@@ -7,6 +7,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -27,6 +28,7 @@ from .states import STATE_VERSION, checked_counts, checked_failures
 
 if TYPE_CHECKING:
     from ..reports.report import Report
+    from .stalls import Stall
 
 logger = logging.getLogger('pipekit')
 
@@ -245,7 +247,8 @@ class Delivery(Generic[Out_co]):
         entries = open_at(self.pipeline, position[0], context)
         if self.pipeline.skips:
             entries = failures.noted(entries, position[1], is_batch, end.buffer_size + 3)
-        thread = PrefetchThread(self, entries, pools, meter, end.buffer_size, end.stall_after)
+        new_stall = partial(_new_stall, pools)
+        thread = PrefetchThread(self, entries, pools, meter, end.buffer_size, end.stall_after, new_stall)
         try:
             thread.start()
             if self._thread is None and self.position is position and not self._closed:
@@ -290,6 +293,12 @@ class Epoch(Iterator[Out_co]):
 
 def _no_epoch() -> None:
     return None
+
+
+def _new_stall(pools: WorkerPools, thread: threading.Thread) -> Stall:
+    from .stalls import Stall  # loaded on first use
+
+    return Stall(thread, pools)
 
 
 _started: weakref.WeakSet[Delivery[Any]] = weakref.WeakSet()

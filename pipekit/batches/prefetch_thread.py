@@ -6,18 +6,18 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from queue import Empty, SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from warnings import warn
 
+from ..describing.tracebacks import own_depth
 from ..streams.context import Context
 from ..streams.cursors import START, Cursor, parts_of
 from ..streams.metering import Meter
 from ..streams.stream import Stream, passes
 from ..workers.pools import WorkerPools
-from .stalls import Stall, own_depth
 
 LOOKS = 10  # at what is running, during a wait, before the wait is called a stall
 
@@ -38,6 +38,13 @@ def is_batch(entry: QueueEntry) -> bool:
     return entry[1].__class__ is not Signal
 
 
+class ReportsStall(Protocol):
+    """Looks at what is running during a wait, and says so when the wait takes too long."""
+
+    def look(self) -> None: ...
+    def report(self, waited: float) -> str: ...
+
+
 class PrefetchThread:
     """The thread, and what it shares with the consumers: ``entries``, in order, the first of which they take.
 
@@ -56,12 +63,14 @@ class PrefetchThread:
         meter: Meter,
         buffer_size: int,
         stall_after: float | None,
+        new_stall: Callable[[threading.Thread], ReportsStall],
     ):
         self.stopped = False
         self.entries: deque[QueueEntry] = deque()
         self._pools = pools
         self._meter = meter
         self._stall_after = stall_after
+        self._new_stall = new_stall
         self._buffer_size = buffer_size
         self._is_awaited = self.is_full = False
         self._arrival: SimpleQueue[None] = SimpleQueue()  # wakes a consumer
@@ -92,7 +101,7 @@ class PrefetchThread:
             try:
                 self._arrival.get(timeout=timeout)
             except Empty:
-                stall, looks = stall or Stall(self._thread, self._pools), looks + 1
+                stall, looks = stall or self._new_stall(self._thread), looks + 1
                 if looks < LOOKS:
                     stall.look()
                     continue
@@ -134,20 +143,22 @@ class PrefetchThread:
             while not self.stopped:
                 # Room comes first: a batch is made when there is a place for it, and the thread holds none meanwhile.
                 if len(self.entries) < self._buffer_size:
-                    self._hand_over(self._meter.timed(entries, is_batch))
+                    self.entries.append(self._meter.timed(entries, is_batch))
+                    if self._is_awaited:
+                        self._wake_consumer()
                 else:
                     self._wait_for_room()
         except StopIteration:
             pass
         except BaseException as error:
             if not self.stopped:  # else nobody takes it, and it leads back here
-                self._hand_over(([error], Signal.ERROR))
+                self.entries.append(([error], Signal.ERROR))
+                self._wake_consumer()
         finally:
             self._pools.close()
 
-    def _hand_over(self, entry: QueueEntry) -> None:
-        self.entries.append(entry)
-        if self._is_awaited and self._arrival.empty():
+    def _wake_consumer(self) -> None:
+        if self._arrival.empty():
             self._arrival.put(None)
 
     def _wait_for_room(self) -> None:

@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 from more_itertools import first
 
-from ..describing.tracebacks import LIBRARIES, OWN_FILES, without_own
-from ..stages.tasks import task_of
-from ..streams.activities import activity_in
+from ..describing.tracebacks import LIBRARIES, without_own
+from ..streams.activities import activity_in, task_in
 from ..workers.pools import WorkerPools, awaited
 
 MOST_BUSY = 4  # that are described one by one
@@ -94,7 +93,7 @@ class Stall:
         }
 
     def _is_own(self, frame: FrameType) -> bool:
-        task = task_of(frame)
+        task = task_in(frame)
         return task is not None and task in self._pools.works
 
     def _busy(self, stacks: dict[int | None, list[FrameType]]) -> list[Busy]:
@@ -104,21 +103,6 @@ class Stall:
     def _busy_processes(self) -> Iterator[Busy]:
         for pid, at, doing in self._pools.doing():
             yield Busy((pid, at), partial(_of_process, pid, doing))
-
-
-def own_depth() -> int:
-    """The number of frames, from that of the caller on, that are ours: the ``stacklevel`` of a warning to the user.
-
-    Examples
-    --------
-    >>> own_depth()
-    1
-    """
-    frame: FrameType | None = sys._getframe(1)
-    depth = 1
-    while frame is not None and frame.f_code.co_filename.startswith(OWN_FILES):
-        frame, depth = frame.f_back, depth + 1
-    return depth
 
 
 def _busy_thread(ident: int | None, stack: Sequence[FrameType]) -> Busy | None:

@@ -1,1 +1,3 @@
-"""How values are printed, compared and checked. Nothing here runs a pipeline."""
+"""Values as text and as arguments: how they are printed, compared, checked, and shown in tracebacks.
+What runs a pipeline does not belong here.
+"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from types import FrameType, TracebackType
@@ -56,6 +57,21 @@ def hide_own_frames(error: BaseException) -> None:
     error.__traceback__ = None
     for part in reversed(shown):
         error.__traceback__ = TracebackType(error.__traceback__, part.tb_frame, part.tb_lasti, part.tb_lineno)
+
+
+def own_depth() -> int:
+    """The number of frames, from that of the caller on, that are ours: the ``stacklevel`` of a warning to the user.
+
+    Examples
+    --------
+    >>> own_depth()
+    1
+    """
+    frame: FrameType | None = sys._getframe(1)
+    depth = 1
+    while frame is not None and frame.f_code.co_filename.startswith(OWN_FILES):
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def _chain(part: TracebackType | None) -> Iterable[TracebackType]:

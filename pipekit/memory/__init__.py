@@ -1,1 +1,3 @@
-"""Memory that is reused, and shared between processes. Nothing here knows what a batch is."""
+"""Memory that is reused, or shared between processes, and what a fork sees of it.
+What knows of batches or of pickles does not belong here.
+"""

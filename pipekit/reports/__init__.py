@@ -1,1 +1,3 @@
-"""Where the time goes, and what a batch looks like, from records and plain rows. Nothing here opens a pipeline."""
+"""Where the time goes, and what a batch looks like: tables, verdicts and figures.
+What opens or runs a pipeline does not belong here: reports get records and rows.
+"""

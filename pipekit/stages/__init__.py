@@ -1,1 +1,3 @@
-"""What a pipeline is made of, and how it is run. No threads, no epochs."""
+"""What a pipeline is made of, and how it is run: sources, stages, functions, plans and tasks.
+Threads and epochs do not belong here.
+"""

@@ -6,11 +6,11 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import FrameType
 from typing import Any
 
 from ..describing.display import brief, code
 from ..memory.blocks import BlockPool, allocating_from
+from ..streams.activities import is_task
 from ..streams.calls import Call, Located, Pause, function_of_calls
 from ..streams.metering import OFF, Recorder
 from ..streams.randomness import Key
@@ -35,6 +35,7 @@ class Task:
         self.memory: BlockPool | None = None
         self._local = threading.local()  # a generator serves one thread
 
+    @is_task
     def __call__(self, located: Located, begin: Callable[[], object] = int) -> Any:
         begin()
         value, cursor, before = located
@@ -146,12 +147,6 @@ class BatchTask:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return BatchTask, (self._each, self._whole)
-
-
-def task_of(frame: FrameType) -> Task | None:
-    """The task that a frame is the call of."""
-    task: Task | None = frame.f_locals.get('self') if frame.f_code is Task.__call__.__code__ else None
-    return task
 
 
 def _lane() -> str:

@@ -1,1 +1,3 @@
-"""The one mechanism: values with cursors. No stage of the vocabulary, and no thread."""
+"""The one mechanism: values with cursors, randomness keyed by them, and calls of functions on them.
+Stages with a name of their own, and threads, do not belong here.
+"""

@@ -33,6 +33,7 @@ class Activity(NamedTuple):
 Reader: TypeAlias = Callable[[Mapping[str, Any]], Activity | None]
 
 _readers: dict[CodeType, Reader] = {}
+_tasks: set[CodeType] = set()
 
 
 def read_by(reader: Reader) -> Callable[[F], F]:
@@ -67,3 +68,14 @@ def activity_in(frame: FrameType) -> Activity | None:
         return reader(frame.f_locals)
     except KeyError:  # it has only just begun
         return None
+
+
+def is_task(method: F) -> F:
+    """Mark the method with which a worker does a task."""
+    _tasks.add(cast('FunctionType', method).__code__)
+    return method
+
+
+def task_in(frame: FrameType) -> Any:
+    """The task that a worker does in a frame, if it is that of a method that does one."""
+    return frame.f_locals.get('self') if frame.f_code in _tasks else None

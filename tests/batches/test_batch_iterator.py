@@ -541,7 +541,7 @@ def test_the_thread_holds_no_batch():
 
 
 def test_bells_that_nobody_hears_do_not_pile_up():
-    feed = PrefetchThread(Heavy(), iter(()), WorkerPools(), Meter(), buffer_size=3, stall_after=None)
+    feed = PrefetchThread(Heavy(), iter(()), WorkerPools(), Meter(), buffer_size=3, stall_after=None, new_stall=None)
     feed.entries.append(('batch', 1))
     for _ in range(9):
         feed.report_room()  # as each wait for a slow source does
