@@ -1,6 +1,7 @@
 """What sources, stages and batches cost, in numbers that a busy machine does not move: calls, and bytes in memory.
 
-A budget is what something took when it was written down. What takes more is made cheaper, or its budget argued for;
+A budget is what something took when it was written down, rounded, and a quarter more is let pass: another version of
+Python is no failure, and a cost that has doubled is one. What takes more is made cheaper, or its budget argued for;
 what takes less is given a smaller one. The functions of this file stand for a user's: their calls are not counted.
 """
 
@@ -62,6 +63,8 @@ SIZE = 4 * math.prod(IMAGE)  # bytes, beside which the rest of a sample weighs l
 SAMPLES, BATCHES = 2048, 32  # whole numbers of what is drawn, shuffled or combined at once
 MANY, PLENTY = 10_000, 10**9
 PATIENCE = 60  # seconds
+ROOM = 1.25  # times a budget
+NOTHING = 0.1  # where the budget is none: what is done once for a thousand samples
 COMPREHENSIONS = {'<listcomp>', '<dictcomp>', '<setcomp>'}  # functions in Python 3.11 alone
 
 
@@ -99,7 +102,7 @@ class PerSample(NamedTuple):
     stream: Any
     calls: float  # of functions written in Python; that a generator goes on is one
     builtins: float  # calls in Python of functions written in C
-    held: int  # the most memory in use, in samples
+    held: float  # the most memory in use, in samples
 
 
 class PerBatch(NamedTuple):
@@ -135,13 +138,13 @@ BACKWARDS = arrays(np.zeros((64, *IMAGE), np.float32)[::-1], np.arange(64))
 SAMPLE_BUDGETS = {
     'a sequence': PerSample(pipeline(range(PLENTY)), 1, 0, 1),
     'a function': PerSample(pipeline(lambda: iter(range(PLENTY))), 2, 0, 1),
-    'arrays': PerSample(sample(COLUMNS, seed=0), 3, 3, 1),
-    'sample': PerSample(sample(IDS, seed=0), 1, 0, 1),
-    'sample, weighted': PerSample(sample(IDS, np.ones(len(IDS)), seed=0), 1, 0, 1),
-    'sample, in passes': PerSample(sample(IDS, replace=False, seed=0), 1, 0, 2),
-    'sample, in passes over many': PerSample(sample(range(PLENTY), replace=False, seed=0), 1.06, 0.02, 1),
-    'load_by_random_id': PerSample(load_by_random_id(same, same, ids=IDS, seed=0).stream, 3, 0, 1),
-    'mix': PerSample(mix(sample(IDS, seed=0), sample(IDS, seed=0), seed=0), 3, 1.01, 2),
+    'arrays': PerSample(sample(COLUMNS, seed=0), 3, 3, 1.2),
+    'sample': PerSample(sample(IDS, seed=0), 1, 0, 1.7),
+    'sample, weighted': PerSample(sample(IDS, np.ones(len(IDS)), seed=0), 1, 0, 1.7),
+    'sample, in passes': PerSample(sample(IDS, replace=False, seed=0), 1, 0, 2.2),
+    'sample, in passes over many': PerSample(sample(range(PLENTY), replace=False, seed=0), 1, 0, 1.7),
+    'load_by_random_id': PerSample(load_by_random_id(same, same, ids=IDS, seed=0).stream, 3, 0, 1.7),
+    'mix': PerSample(mix(sample(IDS, seed=0), sample(IDS, seed=0), seed=0), 3, 1, 2.5),
     'apply': PerSample(apply(same), 1, 0, 1),
     'apply, three': PerSample(pipeline(apply(same), apply(same), apply(same)), 1, 0, 1),
     'apply, random': PerSample(apply(same_at_random, seed=0), 3, 2, 1),
@@ -159,29 +162,29 @@ SAMPLE_BUDGETS = {
     'sample_args': PerSample(apply(sample_args(first_of_two, zero), seed=0), 5, 2, 1),
     'keep': PerSample(keep(same), 1, 0, 1),
     'flatten': PerSample(flatten(), 5, 2, 1),
-    'shuffle': PerSample(shuffle(32, seed=0), 1.25, 1.28, 32),
+    'shuffle': PerSample(shuffle(32, seed=0), 1.3, 1.3, 32),
     'take': PerSample(ENDLESS, 1, 0, 1),
     'repeat': PerSample(repeat(1), 2, 0, 1),
     'shard': PerSample(shard(1, 4), 0, 0, 1),
-    'shard, full rounds': PerSample(shard(1, 4, drop_last=True), 0.75, 0.25, 4),
+    'shard, full rounds': PerSample(shard(1, 4, drop_last=True), 0.8, 0.3, 4),
     'expiration_pool': PerSample(expiration_pool(32, repetitions=2, seed=0), 8, 6, 32),
-    'combine_batches': PerSample(combine_batches(32, list), 0.09, 0, 32),
-    'combine_batches, full': PerSample(combine_batches(32, list, drop_last=True), 0.12, 0.03, 32),
-    'combine_batches, adaptive': PerSample(combine_batches(fits, list), 1.06, 1.03, 33),
+    'combine_batches': PerSample(combine_batches(32, list), 0.1, 0, 32),
+    'combine_batches, full': PerSample(combine_batches(32, list, drop_last=True), 0.12, 0, 32),
+    'combine_batches, adaptive': PerSample(combine_batches(fits, list), 1, 1, 33),
 }
 
 BATCH_BUDGETS = {
     'combine_to_tuples': PerBatch(lambda: combine_to_tuples(PAIRS), 17, 23, 0),
-    'combine_to_arrays': PerBatch(lambda: combine_to_arrays(PAIRS), 25, 31, 1),
-    'combine_to_arrays, of dicts': PerBatch(lambda: combine_to_arrays(DICTS), 59, 97, 1),
+    'combine_to_arrays': PerBatch(lambda: combine_to_arrays(PAIRS), 25, 30, 1),
+    'combine_to_arrays, of dicts': PerBatch(lambda: combine_to_arrays(DICTS), 60, 95, 1),
     'combine_to_arrays, of views': PerBatch(lambda: combine_to_arrays(VIEWS), 11, 10, 1),
-    'combine_pad': PerBatch(lambda: combine_pad(RAGGED), 32, 73, 1),
-    'combine_pad, of equal shapes': PerBatch(lambda: combine_pad(PAIRS), 66, 75, 1),
+    'combine_pad': PerBatch(lambda: combine_pad(RAGGED), 32, 75, 1),
+    'combine_pad, of equal shapes': PerBatch(lambda: combine_pad(PAIRS), 65, 75, 1),
     # Into memory used before, but for views.
-    'arrays': PerBatch(batch_of(sample(COLUMNS, seed=0), combine_batches(32)), 29.06, 39.12, 0),
-    'arrays, of views': PerBatch(batch_of(sample(BACKWARDS, seed=0), combine_batches(32)), 13.06, 11.12, 1),
+    'arrays': PerBatch(batch_of(sample(COLUMNS, seed=0), combine_batches(32)), 24, 30, 0),
+    'arrays, of views': PerBatch(batch_of(sample(BACKWARDS, seed=0), combine_batches(32)), 13, 11, 1),
     'pipeline': PerBatch(
-        batch_of(sample(IDS, seed=0), apply(load), unpack(same_fields, seed=0), combine_batches(32)), 238.06, 156.12, 1
+        batch_of(sample(IDS, seed=0), apply(load), unpack(same_fields, seed=0), combine_batches(32)), 235, 145, 1
     ),
 }
 
@@ -194,7 +197,7 @@ HAND_OVER_BUDGETS = {
             range(32 * n), apply(str), batch_size=32, n_iters_per_epoch=n, buffer_size=n + 9, combiner=len
         ),
         3,
-        71.8,
+        70,
     ),
 }
 
@@ -268,11 +271,15 @@ def growth(run, n):
     return {key: (times - fewer[key]) / n for key, times in more.items()}
 
 
-def check(name, grown, kind, budget, *, digits=2, here=True):
+def check(name, cost, unit, budget, details=''):
+    over = f'{cost - budget:.3g} over its budget of {budget:g}, of which a quarter is let pass'
+    assert cost <= max(ROOM * budget, NOTHING), f'{name} takes {cost:.4g} {unit}, {over}{details}'
+
+
+def check_calls(name, grown, kind, budget, *, here=True):
     times_of = Counter({function: times for (*where, function), times in grown.items() if where == [here, kind]})
-    cost = round(sum(times_of.values()), digits)
     most = ', '.join(f'{times:.4g} {function}' for function, times in times_of.most_common(8) if times > 0)
-    assert cost <= budget, f'{name} takes {cost:g} {kind}, and may take {budget:g}: {most}'
+    check(name, sum(times_of.values()), kind, budget, f': {most}')
 
 
 def peak(run):
@@ -297,31 +304,29 @@ def test_everything_public_has_a_budget():
 def test_a_sample_takes_no_more_calls(name):
     stream, calls, builtins, _ = SAMPLE_BUDGETS[name]
     grown = growth(partial(exhaust, stream), SAMPLES)
-    check(name, grown, 'calls', calls)
-    check(name, grown, 'builtins', builtins)
+    check_calls(name, grown, 'calls', calls)
+    check_calls(name, grown, 'builtins', builtins)
 
 
 @pytest.mark.parametrize('name', SAMPLE_BUDGETS)
 def test_memory_does_not_grow_with_the_number_of_samples(name):
     stream, *_, budget = SAMPLE_BUDGETS[name]
     of_images = pipeline(stream, apply(load)) if is_source(stream) else stream
-    held = peak(partial(exhaust, of_images, MANY)) // SIZE
-    assert held <= budget, f'{name} holds {held} samples, and may hold {budget}'
+    check(name, peak(partial(exhaust, of_images, MANY)) / SIZE, 'samples in memory', budget)
 
 
 @pytest.mark.parametrize('name', BATCH_BUDGETS)
 def test_a_batch_takes_no_more_calls(name):
     make, calls, builtins, _ = BATCH_BUDGETS[name]
     grown = growth(partial(make_again, make), BATCHES)
-    check(name, grown, 'calls', calls)
-    check(name, grown, 'builtins', builtins)
+    check_calls(name, grown, 'calls', calls)
+    check_calls(name, grown, 'builtins', builtins)
 
 
 @pytest.mark.parametrize('name', BATCH_BUDGETS)
 def test_a_batch_is_copied_once(name):
     make, *_, budget = BATCH_BUDGETS[name]
-    memory = round(peak(make) / (32 * SIZE), 1)
-    assert memory <= budget, f'{name} needs the memory of {memory:g} batches, and may need that of {budget:g}'
+    check(name, peak(make) / (32 * SIZE), 'batches in memory', budget)
 
 
 @pytest.mark.parametrize('name', HAND_OVER_BUDGETS)
@@ -331,9 +336,8 @@ def test_a_hand_over_takes_no_more_calls(name, monkeypatch):
     )  # else it depends on time which batches are looked into
     iterable, calls, calls_ahead = HAND_OVER_BUDGETS[name]
     grown = growth(lambda n: loop_over(iterable(n)), 512)
-    # How far the thread is when it is stopped is left to chance: a few calls, once for all.
-    check(name, grown, 'calls', calls, digits=1)
-    check(f'{name}, ahead,', grown, 'calls', calls_ahead, digits=1, here=False)
+    check_calls(name, grown, 'calls', calls)
+    check_calls(f'{name}, ahead,', grown, 'calls', calls_ahead, here=False)
 
 
 def test_memory_does_not_grow_with_the_number_of_batches():
