@@ -41,7 +41,7 @@ HOUSE = """
                     stream
                     context  calls
                     activities  failures
-                    error_notes  on_error  randomness  stacking
+                    error_notes  on_error  randomness
                     cursors  metering
 
     workers         pools
@@ -100,7 +100,7 @@ def imports_of(module):
         elif isinstance(node, ast.ImportFrom | ast.Import):
             names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             found.update(name.partition('.')[2] for name in names if name.partition('.')[0] == 'pipekit')
-    return found
+    return {name for name in found if path_of(name).exists()}  # else it is a stub, for type checkers alone
 
 
 @cache
