@@ -13,7 +13,7 @@ from scenarios.running import pids
 
 import pipekit
 
-collect_ignore = ['scenarios']
+collect_ignore = ['scenarios']  # which run when they are imported
 
 SCENARIOS = Path(__file__).parent / 'scenarios'
 ROOT = str(Path(pipekit.__file__).parents[1])

@@ -1,0 +1,1 @@
+collect_ignore = ['programs']  # which run when they are imported
