@@ -21,7 +21,6 @@ from pipekit.__main__ import main
 from pipekit.measurements import VERSION
 from pipekit.peaks import peaks
 
-ROOT = os.path.dirname(os.path.dirname(bench.__file__))
 SOON = 60.0  # seconds; far more than anything here takes
 PREAMBLE = """
 import os, signal, sys, threading, time
@@ -75,7 +74,7 @@ def measured(script, capsys):
 def started(*arguments, shell=(), stderr=subprocess.PIPE):
     command = [*shell, sys.executable, '-m', 'pipekit', *arguments]
     streams = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': stderr}
-    process = subprocess.Popen(command, text=True, env=os.environ | {'PYTHONPATH': ROOT}, **streams)
+    process = subprocess.Popen(command, text=True, **streams)
     try:
         yield process
     finally:

@@ -40,7 +40,6 @@ PATIENCE = 100
 TWO = processes(2, ahead=8)
 MIB = 1 << 20
 PROGRAMS = Path(__file__).parent / 'programs'
-ENVIRONMENT = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
 
 needs_proc = pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='needs /proc')
 
@@ -70,7 +69,6 @@ def run(*arguments, text=None):
         text=True,
         timeout=PATIENCE,
         check=False,
-        env=ENVIRONMENT,
     )
     assert (done.returncode, done.stderr) == (0, '')
     return done.stdout
@@ -180,7 +178,6 @@ def test_standard_streams_may_be_closed(closed, tmp_path):
         capture_output=True,
         timeout=PATIENCE,
         check=False,
-        env=ENVIRONMENT,
     )
     assert (done.returncode, done.stderr.strip(b'x')) == (0, b'')
     assert result.read_text() == '[0, 1] [2, 3] [4, 5]' + ' closed' * len(closed) + '\n'

@@ -1,4 +1,4 @@
-"""Each scenario is a process of its own: ``test_x.py`` runs functions of the script ``scenarios/x.py``."""
+"""Processes that tests start. They import the package that is tested, whatever folder they run in."""
 
 import os
 import signal
@@ -9,16 +9,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from scenarios.running import pids
+from faults.scenarios.running import pids
 
 import pipekit
 
-collect_ignore = ['scenarios']  # which run when they are imported
+collect_ignore_glob = ['*/programs', '*/scenarios']  # which run when they are imported
 
-SCENARIOS = Path(__file__).parent / 'scenarios'
-ROOT = str(Path(pipekit.__file__).parents[1])
-SOON = 60.0  # seconds; far more than anything here takes
+SOON = 60.0  # seconds; far more than any scenario takes
 TO_END = 5.0  # seconds: who ends now has up to one to end in, on a machine that has other things to do
+
+
+@pytest.fixture(scope='session', autouse=True)
+def processes_import_the_same_package():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv('PYTHONPATH', str(Path(pipekit.__file__).parents[1]), prepend=os.pathsep)
+        yield
 
 
 class Scenario(subprocess.Popen):
@@ -42,7 +47,6 @@ def started(command, folder):
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
-        env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, [ROOT, os.environ.get('PYTHONPATH')]))},
         start_new_session=True,
     )
     try:
@@ -55,11 +59,20 @@ def started(command, folder):
         process.communicate()
 
 
+def named_memory():
+    return set(Path('/dev/shm').glob('*pipekit*'))
+
+
 @pytest.fixture
 def start(request, tmp_path):
-    """Start a scenario, by its name and its arguments, in ``tmp_path``; for a ``with`` statement."""
-    script = SCENARIOS / request.path.name.removeprefix('test_')
-    return lambda *words: started([script, *map(str, words)], tmp_path)
+    """Start a scenario, by its name and its arguments, in ``tmp_path``; for a ``with`` statement.
+
+    ``test_x.py`` runs functions of the script ``scenarios/x.py`` beside it, each as a process of its own.
+    """
+    script = request.path.parent / 'scenarios' / request.path.name.removeprefix('test_')
+    before = named_memory()
+    yield lambda *words: started([script, *map(str, words)], tmp_path)
+    assert named_memory() <= before
 
 
 @pytest.fixture
@@ -71,13 +84,3 @@ def run(start):
             return process.finish()
 
     return run
-
-
-@pytest.fixture(autouse=True)
-def named_memory_is_left_by_nobody():
-    def named():
-        return set(Path('/dev/shm').glob('*pipekit*'))
-
-    before = named()
-    yield
-    assert named() <= before

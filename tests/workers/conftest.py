@@ -1,1 +1,0 @@
-collect_ignore = ['programs']  # which run when they are imported
