@@ -26,6 +26,13 @@ def processes_import_the_same_package():
         yield
 
 
+@pytest.fixture(scope='session', autouse=True)
+def processes_end_at_an_interrupt():
+    # A shell that starts the tests in the background has it ignored, which processes inherit.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Scenario(subprocess.Popen):
     """A scenario that runs."""
 

@@ -88,7 +88,10 @@ def run(*arguments, shell=()):
         return process.returncode, out, err
 
 
-def test_it_prints_the_pipeline_what_was_measured_and_the_report(measured):
+def test_it_prints_the_pipeline_what_was_measured_and_the_report(script):
+    script('batches = pipeline(sample(range(9), seed=0), *stages, prefetch(3))')
+    code, out, err = run('bench', 'training.py:batches', '--batches', '20')
+    assert (code, err) == (0, '')
     assert re.fullmatch(
         r"""pipeline\(sample\(range\(0, 9\), seed=0\), apply\(load\), combine_batches\(4\), prefetch\(3\)\)
 
@@ -104,7 +107,7 @@ combine_batches\(4\)  prefetch thread  .*
 \d+ batches: .* to make one, .* to train on it, .* of the time waiting
 For a verdict, say what training takes for a batch: --step MS.
 """,
-        measured('batches = pipeline(sample(range(9), seed=0), *stages, prefetch(3))', '--batches', '20'),
+        out,
     )
 
 
@@ -537,17 +540,15 @@ def test_the_bytes_of_a_batch_are_those_of_all_arrays_in_it(batch, size):
 
 
 @needs_proc
-def test_the_peak_of_memory_is_seen_after_it(measured):
-    said = measured(
-        """
+def test_the_peak_of_memory_is_seen_after_it(script):
+    script("""
         def batches():
             np.ones(200 << 17)
             return pipeline(range(9), *stages, prefetch())
-        """,
-        '--batches',
-        '5',
-        '--json',
-    )
+    """)
+    code, out, err = run('bench', 'training.py:batches', '--batches', '5', '--json')
+    said = json.loads(out)
+    assert (code, err) == (0, '')
     assert said['peak_memory'] > 200 << 20
     assert said['processes'] == 1
 
