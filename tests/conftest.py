@@ -15,8 +15,8 @@ import pipekit
 
 collect_ignore_glob = ['*/programs', '*/scenarios']  # which run when they are imported
 
-SOON = 60.0  # seconds; far more than any scenario takes
-TO_END = 5.0  # seconds: who ends now has up to one to end in, on a machine that has other things to do
+TIMEOUT_SECONDS = 60.0  # far more than any scenario takes
+END_TIMEOUT_SECONDS = 5.0  # a process that ends has one second to do so; the rest is for a busy machine
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -38,8 +38,8 @@ class Scenario(subprocess.Popen):
 
     def finish(self):
         """The exit code, stdout and stderr, once nothing that it started is left."""
-        out, err = self.communicate(timeout=SOON)
-        deadline = time.monotonic() + TO_END
+        out, err = self.communicate(timeout=TIMEOUT_SECONDS)
+        deadline = time.monotonic() + END_TIMEOUT_SECONDS
         while pids(session=self.pid):
             assert time.monotonic() < deadline, 'a process is left'
             time.sleep(0.01)

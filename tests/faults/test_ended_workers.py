@@ -9,8 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
 
-AT_ONCE = 2.0  # seconds after which an interrupt has ended everything
-SLACK = 3.0  # for a machine that has other things to do
+INTERRUPT_SECONDS = 2.0 + 3.0  # until nothing runs; three of them are for a busy machine
 
 
 def test_closing_does_not_wait_for_a_function_that_hangs(run):
@@ -19,7 +18,7 @@ def test_closing_does_not_wait_for_a_function_that_hangs(run):
     assert time.monotonic() - begin < 30
     *lines, remains, took = out.splitlines()
     assert (code, sorted(lines), remains, err) == (0, ['0 1', 'stuck'], '[]', '')
-    assert float(took) < AT_ONCE + SLACK
+    assert float(took) < INTERRUPT_SECONDS
 
 
 def test_a_function_may_finish_what_it_does_when_the_batches_are_closed(start, tmp_path):
@@ -76,7 +75,7 @@ def test_an_interrupt_ends_everything_without_noise(start, to, function):
         else:
             process.send_signal(signal.SIGINT)
         code, _, err = process.finish()
-        assert time.monotonic() - begin < AT_ONCE + SLACK
+        assert time.monotonic() - begin < INTERRUPT_SECONDS
         assert code == -signal.SIGINT
         assert err.count('Traceback') == 1
         assert err.endswith('KeyboardInterrupt\n')

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-PATIENCE = 2.0  # what closing waits for a function that runs
+CLOSE_SECONDS = 2.0  # for which closing waits for a function that runs
 
 needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 needs_signals = pytest.mark.skipif(sys.platform == 'win32', reason='needs POSIX signals')
@@ -44,7 +44,7 @@ def test_an_exit_waits_for_the_function_that_runs(run):
 def test_an_exit_does_not_wait_for_ever(run):
     begin = time.monotonic()
     assert run('it_exits_while_functions_are_stuck')[::2] == (0, '')
-    assert time.monotonic() - begin < PATIENCE + 3
+    assert time.monotonic() - begin < CLOSE_SECONDS + 3
 
 
 def test_a_close_that_gave_up_is_not_repeated_by_the_exit(run):
@@ -52,7 +52,7 @@ def test_a_close_that_gave_up_is_not_repeated_by_the_exit(run):
     code, _, err = run('it_is_closed_while_a_function_is_stuck')
     assert code == 1
     assert 'RuntimeWarning: closed while a function in' in err
-    assert time.monotonic() - begin < 1.5 * PATIENCE + 1
+    assert time.monotonic() - begin < 1.5 * CLOSE_SECONDS + 1
 
 
 def test_a_thread_that_consumes_at_the_exit_does_not_hold_it_up(run):
