@@ -155,7 +155,7 @@ def test_any_function_runs_in_processes(name, pools):
 
 
 TRAVEL = PROGRAMS / 'travel.py'
-OUTPUT = "10 11 12 13 4\n[('Point', [10, 11]), ('Point', [12, 13])]\n"
+OUTPUT = "[10, 11, 12, 13] 4\n[('Point', [10, 11]), ('Point', [12, 13])]\n"
 
 
 def test_a_script_needs_no_guard_and_its_classes_travel():

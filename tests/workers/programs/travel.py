@@ -44,8 +44,7 @@ with pipeline(range(9), apply(load, workers=workers), prefetch()) as points:
             assert (point.y.pixels == point.x - OFFSET).all()
             found.append(point.x)
     except Broken as error:
-        found.append(error)
-print(*found)  # noqa: T201
+        print(found, error)  # noqa: T201
 stages = apply(load, workers=workers), combine_batches(2, workers=workers)
 with pipeline(range(4), *stages, prefetch()) as batches:
     print([(type(batch).__name__, batch.x.tolist()) for batch in batches])  # noqa: T201
