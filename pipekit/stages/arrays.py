@@ -86,6 +86,7 @@ def arrays(*columns: Any, **named: Any) -> Arrays[Any]:
 
     Examples
     --------
+    >>> import numpy as np
     >>> data = arrays(images=np.zeros((100, 28, 28)), labels=np.arange(100))
     >>> len(data), data[7]['labels'], data[[1, 2, 3]]['images'].shape, len(data[10:20])
     (100, np.int64(7), (3, 28, 28), 10)

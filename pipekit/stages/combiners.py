@@ -78,6 +78,7 @@ def combine_to_arrays(samples: Sequence[Any]) -> Any:
 
     Examples
     --------
+    >>> import numpy as np
     >>> images, labels = combine_to_arrays([(np.zeros((2, 3)), 0), (np.ones((2, 3)), 1)])
     >>> images.shape, labels
     ((2, 2, 3), array([0, 1]))
@@ -111,6 +112,7 @@ def combine_pad(samples: Sequence[Any], padding_values: Any = 0, ratio: float = 
 
     Examples
     --------
+    >>> import numpy as np
     >>> combine_pad([np.array([1, 2, 3]), np.array([4])])
     array([[1, 2, 3],
            [0, 4, 0]])

@@ -208,6 +208,7 @@ def random_apply(p: float, func: Function) -> SampleFunction:
 
     Examples
     --------
+    >>> import numpy as np
     >>> flip = random_apply(0.5, np.fliplr)
     >>> flip(np.array([[1, 2]]), rng=np.random.default_rng(0)), flip(np.array([[1, 2]]), rng=np.random.default_rng(2))
     (array([[1, 2]]), array([[2, 1]]))
@@ -239,6 +240,7 @@ def sample_args(func: Function, /, *samplers: Function, **named_samplers: Functi
     Examples
     --------
     >>> from operator import methodcaller
+    >>> import numpy as np
     >>> add_noise = sample_args(np.add, methodcaller('normal', scale=0.1))
     >>> add_noise(1.0, rng=np.random.default_rng(0)).round(3)
     np.float64(1.013)
