@@ -245,7 +245,8 @@ def _structure_within(value: object, most: int, depth: int) -> str:
 def _structure(value: Any, most: int, depth: int) -> str:
     name = type(value).__name__
     if isinstance(value, np.ndarray | np.generic):
-        return f'{value.dtype}[{_joined(value.shape)}]' if value.ndim else str(value.dtype)
+        dtype = 'str' if value.dtype.kind == 'T' else str(value.dtype)
+        return f'{dtype}[{_joined(value.shape)}]' if value.ndim else dtype
     if isinstance(value, list):
         kinds = dict.fromkeys(
             _structure_within(part, most, depth + 1) for part in value[:MOST_PARTS] if depth < DEEPEST

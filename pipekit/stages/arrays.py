@@ -10,7 +10,8 @@ import numpy as np
 from ..describing.descriptions import Description, described
 from ..describing.display import code
 from ..memory.blocks import is_worth_pooling, pooled_empty
-from .combiners import NUMERIC
+
+NUMERIC = set('biufc')
 
 T_co = TypeVar('T_co', covariant=True)
 

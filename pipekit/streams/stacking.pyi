@@ -25,7 +25,7 @@ class HasArray(Protocol):
 
     def __array__(self) -> Array: ...
 
-Field: TypeAlias = HasArray | complex | str | bytes | list[Any]
+Field: TypeAlias = HasArray | complex | str | list[Any]
 
 @final
 class Untyped:
