@@ -67,6 +67,11 @@ def structure(value: object, most: int = MOST_PARTS) -> str:
     return _structure_within(value, most, 0)
 
 
+def field_code(path: Iterable[object]) -> str:
+    """The code of a field of a sample, by the indices and keys that lead to it: ``sample['meta'][0]``."""
+    return 'sample' + ''.join(f'[{code(name)}]' for name in path)
+
+
 def brief(value: object) -> str:
     """A value on one line of a message, with the types and shapes of arrays."""
     text = code(value)

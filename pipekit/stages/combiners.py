@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..describing.arguments import fraction
-from ..describing.display import code, structure
+from ..describing.display import code, field_code, structure
 from ..describing.structures import fields_of, has_fields, names_of, with_fields
 from ..memory.blocks import is_worth_pooling, pooled_empty
 
@@ -221,10 +221,14 @@ def _arrays(leaves: Leaves, kinds: set[type], path: Path) -> Array | list[Array]
     if kinds in ({str}, {bytes}):
         texts = np.array(leaves)
         if texts.tolist() != list(leaves):
-            raise ValueError(f'{_field(path)} ends with a zero, which an array of strings drops; use combine_to_tuples')
+            raise ValueError(
+                f'{field_code(path)} ends with a zero, which an array of strings drops; use combine_to_tuples'
+            )
         return texts
     if any(issubclass(kind, np.ndarray) and hasattr(kind, 'mask') for kind in kinds):
-        raise ValueError(f'{_field(path)} is a masked array and would lose its mask; fill it, or use combine_to_tuples')
+        raise ValueError(
+            f'{field_code(path)} is a masked array and would lose its mask; fill it, or use combine_to_tuples'
+        )
     return [_array(leaf, number, path) for number, leaf in enumerate(leaves)]
 
 
@@ -234,7 +238,7 @@ def _array(leaf: Any, number: int, path: Path) -> Array:
     except ValueError as error:
         where = f'in sample {number} of the batch'
         raise ValueError(
-            f'{_field(path)} is ragged {where}, {structure(leaf)}; make it one array or a tuple'
+            f'{field_code(path)} is ragged {where}, {structure(leaf)}; make it one array or a tuple'
         ) from error
 
 
@@ -271,7 +275,7 @@ def _paddings(padding: Any, sample: Any, path: Path = ()) -> dict[Path, Any]:
     if fields is None or by_name.keys() != set(names):
         raise ValueError(
             f'padding_values must be one for all fields or have the structure of the samples; '
-            f'{_field(path)} is {structure(sample)}, and its padding {code(padding)}'
+            f'{field_code(path)} is {structure(sample)}, and its padding {code(padding)}'
         )
     parts = [_paddings(by_name[name], value, (*path, name)) for name, value in fields]
     return dict(ChainMap(*parts))
@@ -281,7 +285,7 @@ def _computed(padding: Callable[[Array], Any], array: Array, dtype: np.dtype[Any
     try:
         value = padding(array)
     except Exception as error:
-        error.add_note(f'raised by {code(padding)}, the padding of {_field(path)} in sample {number} of the batch')
+        error.add_note(f'raised by {code(padding)}, the padding of {field_code(path)} in sample {number} of the batch')
         raise
     return _fitting(value, dtype, path)
 
@@ -292,7 +296,7 @@ def _fitting(value: Any, dtype: np.dtype[Any], path: Path) -> Any:
             return value
     except (TypeError, ValueError, OverflowError):  # numpy cannot convert it at all
         pass
-    raise ValueError(f'the padding value {code(value)} of {_field(path)} does not fit its type, {dtype}')
+    raise ValueError(f'the padding value {code(value)} of {field_code(path)} does not fit its type, {dtype}')
 
 
 def _fits(value: Array, dtype: np.dtype[Any]) -> bool:
@@ -313,8 +317,4 @@ def _difference(shown: Sequence[Any], keys: Sequence[Any], path: Path, hint: str
             break
     else:
         other = f'{other} of another type'
-    return ValueError(f'{_field(path)} is {first} in sample 0 of the batch and {other} in sample {number}{hint}')
-
-
-def _field(path: Path) -> str:
-    return 'sample' + ''.join(f'[{name!r}]' for name in path)
+    return ValueError(f'{field_code(path)} is {first} in sample 0 of the batch and {other} in sample {number}{hint}')

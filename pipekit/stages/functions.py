@@ -14,7 +14,7 @@ import numpy as np
 
 from ..describing.arguments import fraction, function
 from ..describing.descriptions import Description, described
-from ..describing.display import code, structure
+from ..describing.display import code, field_code, structure
 from ..describing.structures import MAPPINGS, SEQUENCES, fields_of, names_of, values_of, with_fields
 
 Function: TypeAlias = Callable[..., Any]
@@ -117,18 +117,22 @@ class Unpacking:
 
 
 @described
-def apply_at(index_or_key: Any, func: Function) -> SampleFunction:
+def apply_at(path: Any, func: Function) -> SampleFunction:
     """A function of a sample that applies ``func`` to one field and keeps the others.
 
     Parameters
     ----------
-    index_or_key
-        An index into a tuple or list, a key of a mapping, the name of a field of a named tuple or dataclass.
+    path
+        An index into a tuple or list, a key of a mapping, the name of a field of a named tuple or dataclass; or a tuple
+        of these, which leads to a field inside other fields. Where the sample is a mapping with the tuple itself as a
+        key, the tuple is that key.
     func
         A function of the field.
 
     Raises
     ------
+    ValueError
+        If the path is an empty tuple.
     TypeError, IndexError, KeyError
         When called, if the sample has no such field.
 
@@ -138,16 +142,21 @@ def apply_at(index_or_key: Any, func: Function) -> SampleFunction:
     (1, 2, '3')
     >>> apply_at('label', str)({'image': 1, 'label': 2})
     {'image': 1, 'label': '2'}
+    >>> apply_at(('meta', 'age'), float)({'image': 1, 'meta': {'age': 36, 'name': 'Ada'}})
+    {'image': 1, 'meta': {'age': 36.0, 'name': 'Ada'}}
     """
     function('func', func, 'a function of a sample')
+    if not isinstance(path, tuple):
+        return SampleFunction(_at((path,), func), func)
+    if not path:
+        raise ValueError(
+            'path must lead to a field, got (); to apply a function to the whole sample, leave out apply_at'
+        )
+    at_path, at_key = _at(path, func), _at((path,), func)
 
     def body(sample: Any, **rng: np.random.Generator) -> Any:
-        if type(sample) is dict and index_or_key in sample:
-            return {**sample, index_or_key: func(sample[index_or_key], **rng)}
-        values = _values(sample, 'apply_at')
-        number = _number_of_field(sample, index_or_key)
-        values[number] = func(values[number], **rng)
-        return with_fields(sample, values)
+        is_key = isinstance(sample, MAPPINGS) and path in sample
+        return (at_key if is_key else at_path)(sample, **rng)
 
     return SampleFunction(body, func)
 
@@ -271,21 +280,37 @@ def _parameters(func: Function) -> Mapping[str, inspect.Parameter]:
         return {}
 
 
-def _values(sample: Any, owner: str) -> list[Any]:
+def _values(sample: Any, owner: str, field: str = 'the sample') -> list[Any]:
     values = list(sample) if isinstance(sample, SEQUENCES) else values_of(sample)
     if values is None:
-        raise TypeError(
-            f'{owner} needs a sample with fields (a tuple, a mapping, a dataclass), got {structure(sample)}'
-        )
+        raise TypeError(f'{owner} needs a tuple, a mapping or a dataclass as {field}, got {structure(sample)}')
     return values
 
 
-def _number_of_field(sample: Any, index_or_key: Any) -> int:
-    by_index = isinstance(sample, SEQUENCES) and isinstance(index_or_key, INDICES)
-    if by_index and -len(sample) <= index_or_key < len(sample):
-        return int(index_or_key)
+def _at(path: tuple[Any, ...], func: Function, depth: int = 0) -> Function:
+    # Not toolz.update_in, which knows dicts only.
+    name, is_last = path[depth], depth + 1 == len(path)
+    change = func if is_last else _at(path, func, depth + 1)
+    owner = f'apply_at({code(path if len(path) > 1 else name)}, ...)'
+    field = field_code(path[:depth]) if depth else 'the sample'
+
+    def changed(sample: Any, **rng: np.random.Generator) -> Any:
+        if type(sample) is dict and name in sample:
+            return {**sample, name: change(sample[name], **rng)}
+        values = _values(sample, owner, field)
+        number = _number_of_field(sample, name, owner, field)
+        values[number] = change(values[number], **rng)
+        return with_fields(sample, values)
+
+    return changed
+
+
+def _number_of_field(sample: Any, name: Any, owner: str, field: str) -> int:
+    by_index = isinstance(sample, SEQUENCES) and isinstance(name, INDICES)
+    if by_index and -len(sample) <= name < len(sample):
+        return int(name)
     names = range(len(sample)) if isinstance(sample, list) else names_of(sample)
-    if not by_index and index_or_key in names:
-        return names.index(index_or_key)
+    if not by_index and name in names:
+        return names.index(name)
     error = IndexError if by_index else KeyError
-    raise error(f'apply_at({code(index_or_key)}, ...) finds no such field in {structure(sample)}')
+    raise error(f'{owner} finds no {code(name)} in {field}, which is {structure(sample)}')
