@@ -94,7 +94,7 @@ def combine_batches(
         chunks: Operation = _adaptive(batch_size, drop_last)
     else:
         chunks = Chunk(positive_int('batch_size', batch_size, 'a positive int or a function'), drop_last)
-    return Stage.of(chunks, Map(combine, workers=checked_workers(workers), combines=True))
+    return Stage.from_operations(chunks, Map(combine, workers=checked_workers(workers), combines=True))
 
 
 def _adaptive(should_add: Callable[[list[Any], Any], object], drop_last: bool) -> Custom:

@@ -86,7 +86,7 @@ def apply(
     [104, 203]
     """
     seed = _seed_for('apply', func, seed)
-    return Stage.of(Map(func, seed, checked_workers(workers), checked_on_error(on_error)))
+    return Stage.from_operations(Map(func, seed, checked_workers(workers), checked_on_error(on_error)))
 
 
 @described
@@ -105,7 +105,7 @@ def unpack(
     [0]
     """
     seed = _seed_for('unpack', func, seed)
-    return Stage.of(Map(Unpacking(func), seed, checked_workers(workers), checked_on_error(on_error)))
+    return Stage.from_operations(Map(Unpacking(func), seed, checked_workers(workers), checked_on_error(on_error)))
 
 
 @described
@@ -141,7 +141,7 @@ def keep(predicate: Callable[[Any], object]) -> SameType:
 
         return filter(is_kept, upstream(cursor, context))
 
-    return SameType.of(Custom(open_on, keeps_cursors=True))
+    return SameType.from_operations(Custom(open_on, keeps_cursors=True))
 
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def flatten() -> Flattening:
             yield map(partial(_located, before), remaining, count(done + 1))
             before, done = cursor, 0
 
-    stage = Flattening.of(Custom(open_on))
+    stage = Flattening.from_operations(Custom(open_on))
     return stage
 
 

@@ -48,7 +48,7 @@ def shuffle(window: int, *, seed: int | None = None) -> SameType:
                 yield values.pop(), (start, number) if number < n else (end, 0)
             start, done = end, 0
 
-    stage = SameType.of(Custom(open_on, seed=seed, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(Custom(open_on, seed=seed, keeps_structure=True, reorders=True))
     return stage
 
 
@@ -68,7 +68,7 @@ def take(n: int) -> SameType:
         index_of(taken, stage, n)
         return map(tagged, range(taken + 1, n + 1), upstream(before, context))
 
-    stage = SameType.of(Custom(open_on, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(Custom(open_on, keeps_structure=True, reorders=True))
     return stage
 
 
@@ -95,7 +95,7 @@ def repeat(times: int | None = None) -> SameType:
         left = None if times is None else times - index_of(number, stage, times)
         return chain.from_iterable(islice(passes(upstream, number, before, context), left))
 
-    stage = SameType.of(Custom(open_on, reopens_upstream=True, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(Custom(open_on, reopens_upstream=True, keeps_structure=True, reorders=True))
     return stage
 
 
@@ -137,7 +137,7 @@ def shard(rank: int, world_size: int, *, drop_last: bool = False) -> SameType:
             return map(own_share, filter(is_full, chunked(pairs, world_size)))
         return islice(pairs, rank if cursor == START else world_size - 1, None, world_size)
 
-    return SameType.of(Custom(open_on, keeps_structure=True, reorders=True))
+    return SameType.from_operations(Custom(open_on, keeps_structure=True, reorders=True))
 
 
 @described
@@ -198,5 +198,5 @@ def expiration_pool(pool_size: int, repetitions: int, iterations: int = 1, *, se
         pairs = upstream(START, context)
         return enumerate_from(lambda: drawn(pairs, generator), index_of(cursor, stage))
 
-    stage = SameType.of(Custom(open_on, seed=seed, replays=True, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(Custom(open_on, seed=seed, replays=True, keeps_structure=True, reorders=True))
     return stage

@@ -288,7 +288,11 @@ def test_it_prints_compares_and_describes():
     [
         (arrays, TypeError, 'at least one and not both'),
         (lambda: arrays(IMAGES, labels=LABELS), TypeError, 'at least one and not both'),
-        (lambda: arrays([1, 2]), TypeError, r'arrays needs what has a shape and \[\], got \[1, 2\]'),
+        (
+            lambda: arrays([1, 2]),
+            TypeError,
+            r'arrays needs arrays, or other objects with a shape and \[\], got \[1, 2\]',
+        ),
         (lambda: arrays(np.zeros(3), np.zeros(4)), ValueError, r'equally long, got the shapes \(3,\), \(4,\)'),
         (lambda: arrays(np.float64(3)), ValueError, r'equally long, got the shapes \(\)'),
     ],
