@@ -1,4 +1,4 @@
-"""Combiners: a list of samples -> a batch."""
+"""Combiners: list of samples -> batch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHAPE, DTYPE, CONTIGUOUS = attrgetter('shape'), attrgetter('dtype'), attrgetter(
 
 
 def combine_to_tuples(samples: Sequence[Any]) -> Any:
-    """Gather each field of the samples into a tuple.
+    """Collect each field of the samples into a tuple.
 
     Raises
     ------
@@ -89,19 +89,20 @@ def combine_to_arrays(samples: Sequence[Any]) -> Any:
 
 
 def combine_pad(samples: Sequence[Any], padding_values: Any = 0, ratio: float = 0.5) -> Any:
-    """Pad each field to the largest shape in the batch, and stack.
+    """Pad each field to the largest shape in the batch, and stack along a new first axis.
 
-    Of the cells missing along an axis, ``floor(missing * ratio)`` are added before the array and the rest after it.
+    Along an axis on which an array has ``missing`` elements too few, ``floor(missing * ratio)`` are added before it,
+    and the rest after it.
 
     Parameters
     ----------
     samples
         Arrays and scalars, in any structure. Within a field the number of axes must be the same.
     padding_values
-        What the added cells hold: a number, or a function of the unpadded array that returns one, such as
-        ``numpy.min``. A tuple or a mapping in the structure of the samples gives each field its own.
+        The value of the added elements: a number, or a function of the unpadded array that returns one, such as
+        ``numpy.min``. A tuple or a mapping with the structure of the samples has one for each field.
     ratio
-        Where the array lies in its padded one: 0 at the beginning, 1 at the end.
+        The position of each array within its padded one, from 0, at the beginning, to 1, at the end.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def combine_pad(samples: Sequence[Any], padding_values: Any = 0, ratio: float = 
     >>> images.tolist(), masks.tolist()
     ([[5, 7], [6, 6]], [[1, 1], [1, -1]])
 
-    To give a pipeline's ``combine_batches`` the options, use ``functools.partial(combine_pad, ratio=0)``.
+    In a pipeline, pass the options as ``combine_batches(32, functools.partial(combine_pad, ratio=0))``.
     """
     ratio = fraction('ratio', ratio)
     paddings = _paddings(padding_values, samples[0]) if len(samples) else {}
@@ -133,7 +134,7 @@ def _combined(samples: Sequence[Any], combine: Combine, path: Path = ()) -> Any:
         return combine(samples, kinds, path)
     first = samples[0]
     if len(kinds) > 1 and not all(issubclass(kind, Mapping) for kind in kinds):
-        raise _difference(samples, list(map(type, samples)), path)
+        raise _difference_error(samples, list(map(type, samples)), path)
     names, columns = _columns(samples, path)
     parts = [_combined(column, combine, (*path, name)) for name, column in zip(names, columns, strict=True)]
     return with_fields(first, parts)
@@ -146,10 +147,10 @@ def _columns(samples: Sequence[Any], path: Path) -> tuple[Sequence[Any], Sequenc
         try:
             return names, list(zip(*samples, strict=True))
         except ValueError as error:
-            raise _difference(samples, list(map(len, samples)), path) from error
+            raise _difference_error(samples, list(map(len, samples)), path) from error
     if isinstance(first, Mapping):
         if any(sample.keys() != first.keys() for sample in samples):
-            raise _difference(samples, [sample.keys() for sample in samples], path)
+            raise _difference_error(samples, [sample.keys() for sample in samples], path)
         return names, [list(map(itemgetter(name), samples)) for name in names]
     return names, [list(map(attrgetter(name), samples)) for name in names]
 
@@ -163,10 +164,10 @@ def _concatenated(arrays: list[Array], leaves: Leaves, path: Path) -> Array:
     shape = arrays[0].shape
     failure = None
     try:
-        # One copy, without the view per array that np.stack takes. It finds most of what may differ.
-        batch = np.concatenate(arrays, out=_room_for(arrays)) if shape else np.stack(arrays)
+        # np.stack would make a view of each array first. This raises for most differences of shape and dtype.
+        batch = np.concatenate(arrays, out=_pooled_output(arrays)) if shape else np.stack(arrays)
     except (TypeError, ValueError) as error:
-        failure = error  # out of this block, so that what is found is not shown as an error in handling another one
+        failure = error  # handled below, so that the error raised there is not chained to this one
     if failure is not None:
         _check_shapes(arrays, path)
         _dtype(arrays, leaves, path)
@@ -178,11 +179,11 @@ def _concatenated(arrays: list[Array], leaves: Leaves, path: Path) -> Array:
     return batch.reshape(len(arrays), *shape)
 
 
-def _room_for(arrays: list[Array]) -> Array | None:
+def _pooled_output(arrays: list[Array]) -> Array | None:
     first = arrays[0]
     if not is_worth_pooling(first.nbytes * len(arrays)) or set(map(DTYPE, arrays)) != {first.dtype}:
         return None
-    if not all(map(CONTIGUOUS, arrays)):  # then the batch has another order in memory
+    if not all(map(CONTIGUOUS, arrays)):  # np.concatenate may then choose another memory order
         return None
     return pooled_empty((len(arrays) * len(first), *first.shape[1:]), np.result_type(first.dtype, first.dtype))
 
@@ -196,24 +197,24 @@ def _padded(leaves: Leaves, kinds: set[type], path: Path, padding: Any, ratio: f
         return _concatenated(arrays, leaves, path)
     axes = list(map(len, shapes))
     if len(set(axes)) != 1:
-        raise _difference(arrays, axes, path)
+        raise _difference_error(arrays, axes, path)
     shape = tuple(map(max, zip(*shapes, strict=True)))
     dtype = _dtype(arrays, leaves, path)
     batch = pooled_empty((len(arrays), *shape), dtype)
     batch = np.empty((len(arrays), *shape), dtype) if batch is None else batch
-    constant = None if callable(padding) else _fitting(padding, batch.dtype, path)
+    constant = None if callable(padding) else _checked_padding(padding, batch.dtype, path)
     sizes = np.array(shapes)
     starts = ((shape - sizes) * ratio).astype(int)
     corners = zip(starts.tolist(), (starts + sizes).tolist(), strict=True)
     for number, (array, place, (start, end)) in enumerate(zip(arrays, batch, corners, strict=True)):
         if array.shape != shape:
-            place[...] = _computed(padding, array, batch.dtype, path, number) if callable(padding) else constant
+            place[...] = _computed_padding(padding, array, batch.dtype, path, number) if callable(padding) else constant
         place[tuple(map(slice, start, end))] = array
     return batch
 
 
 def _arrays(leaves: Leaves, kinds: set[type], path: Path) -> Array | list[Array]:
-    # Numbers and strings are stacked at once; anything else is turned into arrays that are left to the caller to stack.
+    # Numbers and strings become one array, the batch; anything else becomes a list of arrays, for the caller to stack.
     if kinds == {np.ndarray}:
         return list(leaves)
     if all(issubclass(kind, NUMBERS) for kind in kinds):
@@ -221,9 +222,7 @@ def _arrays(leaves: Leaves, kinds: set[type], path: Path) -> Array | list[Array]
     if kinds in ({str}, {bytes}):
         texts = np.array(leaves)
         if texts.tolist() != list(leaves):
-            raise ValueError(
-                f'{field_code(path)} ends with a zero, which an array of strings drops; use combine_to_tuples'
-            )
+            raise ValueError(f'{field_code(path)} ends with a null character, which numpy drops; use combine_to_tuples')
         return texts
     if any(issubclass(kind, np.ndarray) and hasattr(kind, 'mask') for kind in kinds):
         raise ValueError(
@@ -246,18 +245,18 @@ def _check_shapes(arrays: Sequence[Array], path: Path) -> None:
     shapes = list(map(SHAPE, arrays))
     if len(set(shapes)) > 1:
         hint = '; use combine_pad' if len(set(map(len, shapes))) == 1 else ''
-        raise _difference(arrays, shapes, path, hint)
+        raise _difference_error(arrays, shapes, path, hint)
 
 
 def _dtype(arrays: Sequence[Array], leaves: Leaves, path: Path) -> np.dtype[Any]:
     dtypes = set(map(DTYPE, arrays))
     kinds = {dtype.kind for dtype in dtypes}
     if len(kinds) > 1 and not kinds <= NUMERIC:
-        raise _difference(leaves, [array.dtype.kind for array in arrays], path)
+        raise _difference_error(leaves, [array.dtype.kind for array in arrays], path)
     try:
         return np.result_type(*dtypes)
     except TypeError as error:  # structured types of different fields
-        raise _difference(leaves, list(map(DTYPE, arrays)), path) from error
+        raise _difference_error(leaves, list(map(DTYPE, arrays)), path) from error
 
 
 def _paddings(padding: Any, sample: Any, path: Path = ()) -> dict[Path, Any]:
@@ -281,16 +280,18 @@ def _paddings(padding: Any, sample: Any, path: Path = ()) -> dict[Path, Any]:
     return dict(ChainMap(*parts))
 
 
-def _computed(padding: Callable[[Array], Any], array: Array, dtype: np.dtype[Any], path: Path, number: int) -> Any:
+def _computed_padding(
+    padding: Callable[[Array], Any], array: Array, dtype: np.dtype[Any], path: Path, number: int
+) -> Any:
     try:
         value = padding(array)
     except Exception as error:
         error.add_note(f'raised by {code(padding)}, the padding of {field_code(path)} in sample {number} of the batch')
         raise
-    return _fitting(value, dtype, path)
+    return _checked_padding(value, dtype, path)
 
 
-def _fitting(value: Any, dtype: np.dtype[Any], path: Path) -> Any:
+def _checked_padding(value: Any, dtype: np.dtype[Any], path: Path) -> Any:
     try:
         if _fits(np.asarray(value), dtype):
             return value
@@ -309,7 +310,7 @@ def _fits(value: Array, dtype: np.dtype[Any]) -> bool:
         return dtype.kind == 'O' or bool(np.all((cast == value) | ((cast != cast) & (value != value))))  # noqa: PLR0124
 
 
-def _difference(shown: Sequence[Any], keys: Sequence[Any], path: Path, hint: str = '') -> ValueError:
+def _difference_error(shown: Sequence[Any], keys: Sequence[Any], path: Path, hint: str = '') -> ValueError:
     number = next(k for k, key in enumerate(keys) if key != keys[0])
     for most in (8, sys.maxsize):
         first, other = (structure(shown[k], most) for k in (0, number))

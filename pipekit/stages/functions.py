@@ -1,7 +1,7 @@
-"""Sample functions, value -> value, and functions that make them of others.
+"""Sample functions, value -> value, and functions that combine them.
 
-A function that takes the keyword ``rng`` is random: it is handed a numpy ``Generator`` by whoever calls it. What is
-made of random functions is random itself and hands its generator on.
+A function that takes the keyword ``rng`` is random: its caller passes it a numpy ``Generator``. A combination of random
+functions is random too, and passes its generator on to them.
 """
 
 from __future__ import annotations
@@ -23,14 +23,7 @@ INDICES = (int, np.integer)
 
 
 class SampleFunction(Description):
-    """A function of a sample that prints, compares and pickles as the call that made it.
-
-    Examples
-    --------
-    >>> positive_label = apply_at(1, abs)
-    >>> positive_label, positive_label(('image', -3))
-    (apply_at(1, abs), ('image', 3))
-    """
+    """A function of a sample that prints, compares and pickles as the call that made it."""
 
     def __init__(self, body: Function, *parts: Function, is_random: bool = False):
         self.takes_rng = is_random or any(map(takes_rng, parts))
@@ -45,13 +38,7 @@ class SampleFunction(Description):
 
 
 def takes_rng(func: Function) -> bool:
-    """Whether a function has a parameter ``rng``.
-
-    Examples
-    --------
-    >>> takes_rng(lambda image, rng: image), takes_rng(abs), takes_rng(random_apply(0.5, abs))
-    (True, False, True)
-    """
+    """Whether a function has a parameter ``rng``."""
     if isinstance(func, SampleFunction):
         return func.takes_rng
     parameter = _parameters(func).get('rng')
@@ -59,13 +46,7 @@ def takes_rng(func: Function) -> bool:
 
 
 def may_take_rng(func: Function) -> bool:
-    """Whether ``func(value, rng=generator)`` could work, for all that can be known without calling it.
-
-    Examples
-    --------
-    >>> may_take_rng(lambda image, **options: image), may_take_rng(lambda image: image)
-    (True, False)
-    """
+    """Whether ``func(value, rng=generator)`` may work, as far as its signature tells."""
     if isinstance(func, SampleFunction):
         return func.takes_rng
     parameters = _parameters(func)
@@ -79,6 +60,11 @@ def unpack_args(func: Function) -> SampleFunction:
 
     The fields of a tuple are passed by position, those of a mapping or a dataclass by name.
 
+    Raises
+    ------
+    TypeError
+        When called, if the sample has no fields.
+
     Examples
     --------
     >>> unpack_args(max)((1, 5, 2))
@@ -91,13 +77,7 @@ def unpack_args(func: Function) -> SampleFunction:
 
 
 class Unpacking:
-    """``unpack_args`` without the face: what the stage ``unpack`` calls. Can be pickled where ``func`` can.
-
-    Examples
-    --------
-    >>> Unpacking(pow)((2, 5))
-    32
-    """
+    """Calls ``func`` with the fields of a sample: the function behind ``unpack_args`` and the stage ``unpack``."""
 
     def __init__(self, func: Function):
         self._func = func
@@ -182,12 +162,12 @@ def multiply(func: Function) -> SampleFunction:
 
 @described
 def zip_apply(*funcs: Function) -> SampleFunction:
-    """A function of a sample that applies the first function to the first field, the second to the second.
+    """A function of a sample that applies the first function to the first field, the second to the second, and so on.
 
     Raises
     ------
     ValueError
-        When called, if there are not as many fields as functions.
+        When called, if the sample does not have one field per function.
 
     Examples
     --------
@@ -198,14 +178,13 @@ def zip_apply(*funcs: Function) -> SampleFunction:
         raise TypeError('zip_apply needs at least one function, one for each field')
     for func in funcs:
         function('each of funcs', func, 'a function of a sample')
-    calls = [_passing_rng(func) for func in funcs] if any(map(takes_rng, funcs)) else funcs
+    calls = [_accepting_rng(func) for func in funcs] if any(map(takes_rng, funcs)) else funcs
 
     def body(sample: Any, **rng: np.random.Generator) -> Any:
         values = _values(sample, 'zip_apply')
         if len(values) != len(calls):
-            raise ValueError(
-                f'zip_apply has {len(calls)} functions for the {len(values)} fields of {structure(sample)}'
-            )
+            fields = f'the {len(values)} fields of {structure(sample)}'
+            raise ValueError(f'zip_apply needs one function per field, got {len(calls)} for {fields}')
         return with_fields(sample, [call(value, **rng) for call, value in zip(calls, values, strict=True)])
 
     return SampleFunction(body, *funcs)
@@ -213,7 +192,7 @@ def zip_apply(*funcs: Function) -> SampleFunction:
 
 @described
 def random_apply(p: float, func: Function) -> SampleFunction:
-    """A random function of a sample that applies ``func`` with probability ``p``, or else returns the sample.
+    """A random function of a sample that applies ``func`` with probability ``p``, and otherwise returns the sample.
 
     Examples
     --------
@@ -240,10 +219,10 @@ def sample_args(func: Function, /, *samplers: Function, **named_samplers: Functi
     Parameters
     ----------
     func
-        A function of a sample and of the arguments.
+        A function of a sample and the arguments.
     *samplers, **named_samplers
-        Functions of a numpy ``Generator``, each returning a value for an argument. ``operator.methodcaller`` makes
-        them from the names of the generator's methods. Those with names draw in the order of their names.
+        Functions of a numpy ``Generator`` that return the arguments, such as ``operator.methodcaller('normal')``, which
+        calls that method. The named ones are called in the alphabetical order of their names.
 
     Examples
     --------
@@ -255,7 +234,7 @@ def sample_args(func: Function, /, *samplers: Function, **named_samplers: Functi
     function('func', func, 'a function of a sample')
     for name, sampler in [*enumerate(samplers), *named_samplers.items()]:
         function(f'sampler {name}', sampler, 'a function of a numpy Generator')
-    by_name = sorted(named_samplers.items())  # equal calls draw alike, and the order of keywords makes no other call
+    by_name = sorted(named_samplers.items())  # the order of keyword arguments must not change what is drawn
     is_random = takes_rng(func) and 'rng' not in named_samplers
 
     def body(sample: Any, rng: np.random.Generator) -> Any:
@@ -266,7 +245,7 @@ def sample_args(func: Function, /, *samplers: Function, **named_samplers: Functi
     return SampleFunction(body, is_random=True)
 
 
-def _passing_rng(func: Function) -> Function:
+def _accepting_rng(func: Function) -> Function:
     if takes_rng(func):
         return func
     plain: Function = lambda value, **rng: func(value)  # noqa: E731
@@ -276,7 +255,7 @@ def _passing_rng(func: Function) -> Function:
 def _parameters(func: Function) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(func).parameters
-    except (TypeError, ValueError):  # a builtin may have no signature
+    except (TypeError, ValueError):  # some builtins have no signature
         return {}
 
 

@@ -195,7 +195,7 @@ def test_samples_of_different_structure_are_named(combine, samples, message):
         ([1, np.array([1])], 'sample is int64 in sample 0 of the batch and int64[1] in sample 1'),
         ([[1, 2], [1, [2]]], 'sample is ragged in sample 1 of the batch, [int | [int] of 1] of 2'),
         ([np.ma.masked_array([1], [1])] * 2, 'sample is a masked array and would lose its mask'),
-        ([b'a\0', b'b'], 'sample ends with a zero'),
+        ([b'a\0', b'b'], 'sample ends with a null character'),
         ([{'a': ('x', 1)}, {'a': ('x', 'y')}], "sample['a'][1] is int in sample 0 of the batch and str in sample 1"),
     ],
 )

@@ -207,7 +207,9 @@ def test_a_sample_without_fields_is_an_error(make, sample):
 
 
 def test_zip_apply_counts_the_fields():
-    with pytest.raises(ValueError, match=r'zip_apply has 1 functions for the 2 fields of \(int, str\)'):
+    with pytest.raises(
+        ValueError, match=r'zip_apply needs one function per field, got 1 for the 2 fields of \(int, str\)'
+    ):
         zip_apply(abs)((1, 'a'))
 
 
