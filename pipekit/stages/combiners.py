@@ -1,4 +1,4 @@
-"""Combiners: a list of samples -> a batch."""
+"""Combiners: list of samples -> batch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from more_itertools import all_equal
 
 from ..describing.arguments import fraction
-from ..describing.display import code, structure
+from ..describing.display import code, field_code, structure
 from ..describing.structures import fields_of, has_fields, names_of, with_fields
 from ..memory.blocks import is_worth_pooling, pooled_empty
-from .leaves import SHAPE, Array, Leaves, Path, are_tensors, arrays_of, difference, field, one_dtype, stacked_tensors
+from .leaves import SHAPE, Array, Leaves, Path, are_tensors, arrays_of, difference_error, one_dtype, stacked_tensors
 
 if TYPE_CHECKING:
     from ..streams.stacking import Field, Untyped
@@ -24,7 +24,7 @@ Combine: TypeAlias = Callable[[Leaves, set[type], Path], Any]
 
 
 def combine_to_tuples(samples: Sequence[Any]) -> Any:
-    """Gather each field of the samples into a tuple.
+    """Collect each field of the samples into a tuple.
 
     Raises
     ------
@@ -88,9 +88,10 @@ def combine_to_arrays(samples: Sequence[Any]) -> Any:
 
 
 def combine_pad(samples: Sequence[Any], padding_values: Any = 0, ratio: float = 0.5) -> Any:
-    """Pad each field to the largest shape in the batch, and stack.
+    """Pad each field to the largest shape in the batch, and stack along a new first axis.
 
-    Of the cells missing along an axis, ``floor(missing * ratio)`` are added before the array and the rest after it.
+    Along an axis on which an array has ``missing`` elements too few, ``floor(missing * ratio)`` are added before it,
+    and the rest after it.
 
     Parameters
     ----------
@@ -98,10 +99,10 @@ def combine_pad(samples: Sequence[Any], padding_values: Any = 0, ratio: float = 
         Arrays, lists and scalars, in any structure. Within a field the number of axes and the type must be the same; an
         empty list takes those of the others.
     padding_values
-        What the added cells hold: a number, or a function of the unpadded array that returns one, such as
-        ``numpy.min``. A tuple or a mapping in the structure of the samples gives each field its own.
+        The value of the added elements: a number, or a function of the unpadded array that returns one, such as
+        ``numpy.min``. A tuple or a mapping with the structure of the samples has one for each field.
     ratio
-        Where the array lies in its padded one: 0 at the beginning, 1 at the end.
+        The position of each array within its padded one, from 0, at the beginning, to 1, at the end.
 
     Raises
     ------
@@ -119,7 +120,7 @@ def combine_pad(samples: Sequence[Any], padding_values: Any = 0, ratio: float = 
     >>> images.tolist(), masks.tolist()
     ([[5, 7], [6, 6]], [[1, 1], [1, -1]])
 
-    To give a pipeline's ``combine_batches`` the options, use ``functools.partial(combine_pad, ratio=0)``.
+    In a pipeline, pass the options as ``combine_batches(32, functools.partial(combine_pad, ratio=0))``.
     """
     ratio = fraction('ratio', ratio)
     paddings = _paddings(padding_values, samples[0]) if len(samples) else {}
@@ -134,7 +135,7 @@ def _combined(samples: Sequence[Any], combine: Combine, path: Path = ()) -> Any:
         return combine(samples, kinds, path)
     first = samples[0]
     if len(kinds) > 1 and not all(issubclass(kind, Mapping) for kind in kinds):
-        raise difference(samples, list(map(type, samples)), path)
+        raise difference_error(samples, list(map(type, samples)), path)
     names, columns = _columns(samples, path)
     parts = [_combined(column, combine, (*path, name)) for name, column in zip(names, columns, strict=True)]
     return with_fields(first, parts)
@@ -147,10 +148,10 @@ def _columns(samples: Sequence[Any], path: Path) -> tuple[Sequence[Any], Sequenc
         try:
             return names, list(zip(*samples, strict=True))
         except ValueError as error:
-            raise difference(samples, list(map(len, samples)), path) from error
+            raise difference_error(samples, list(map(len, samples)), path) from error
     if isinstance(first, Mapping):
         if any(sample.keys() != first.keys() for sample in samples):
-            raise difference(samples, [sample.keys() for sample in samples], path)
+            raise difference_error(samples, [sample.keys() for sample in samples], path)
         return names, [list(map(itemgetter(name), samples)) for name in names]
     return names, [list(map(attrgetter(name), samples)) for name in names]
 
@@ -175,7 +176,7 @@ def _concatenated(arrays: list[Array], leaves: Leaves, path: Path) -> Array:
     if failure is not None or not shape or set(map(len, arrays)) != {shape[0]}:
         if not all_equal(map(SHAPE, arrays)):
             hint = '; use combine_pad' if all_equal(arrays, key=np.ndim) else ''
-            raise difference(arrays, list(map(SHAPE, arrays)), path, hint)
+            raise difference_error(arrays, list(map(SHAPE, arrays)), path, hint)
         one_dtype(arrays, leaves, path)
     if failure is not None:
         raise failure
@@ -200,7 +201,7 @@ def _padded(leaves: Leaves, kinds: set[type], path: Path, padding: Any, ratio: f
         return list(leaves)
     if are_tensors(kinds):
         raise ValueError(
-            f"{field(path)} is a tensor; use tensor.numpy(), or torch's pad_sequence instead of combine_pad"
+            f"{field_code(path)} is a tensor; use tensor.numpy(), or torch's pad_sequence instead of combine_pad"
         )
     arrays = arrays_of(leaves, kinds, path)
     if not isinstance(arrays, list):
@@ -210,17 +211,17 @@ def _padded(leaves: Leaves, kinds: set[type], path: Path, padding: Any, ratio: f
         return _concatenated(arrays, leaves, path)
     dtype = one_dtype(arrays, leaves, path)
     if not all_equal(shapes, key=len):
-        raise difference(arrays, list(map(len, shapes)), path)
+        raise difference_error(arrays, list(map(len, shapes)), path)
     shape = tuple(map(max, zip(*shapes, strict=True)))
     batch = pooled_empty((len(arrays), *shape), dtype)
     batch = np.empty((len(arrays), *shape), dtype) if batch is None else batch
-    constant = None if callable(padding) else _fitting(padding, batch.dtype, path)
+    constant = None if callable(padding) else _checked_padding(padding, batch.dtype, path)
     sizes = np.array(shapes)
     starts = ((shape - sizes) * ratio).astype(int)
     corners = zip(starts.tolist(), (starts + sizes).tolist(), strict=True)
     for number, (array, place, (start, end)) in enumerate(zip(arrays, batch, corners, strict=True)):
         if array.shape != shape:
-            place[...] = _computed(padding, array, batch.dtype, path, number) if callable(padding) else constant
+            place[...] = _computed_padding(padding, array, batch.dtype, path, number) if callable(padding) else constant
         place[tuple(map(slice, start, end))] = array
     return batch
 
@@ -240,28 +241,30 @@ def _paddings(padding: Any, sample: Any, path: Path = ()) -> dict[Path, Any]:
     if fields is None or by_name.keys() != set(names):
         raise ValueError(
             f'padding_values must be one for all fields or have the structure of the samples; '
-            f'{field(path)} is {structure(sample)}, and its padding {code(padding)}'
+            f'{field_code(path)} is {structure(sample)}, and its padding {code(padding)}'
         )
     parts = [_paddings(by_name[name], value, (*path, name)) for name, value in fields]
     return dict(ChainMap(*parts))
 
 
-def _computed(padding: Callable[[Array], Any], array: Array, dtype: np.dtype[Any], path: Path, number: int) -> Any:
+def _computed_padding(
+    padding: Callable[[Array], Any], array: Array, dtype: np.dtype[Any], path: Path, number: int
+) -> Any:
     try:
         value = padding(array)
     except Exception as error:
-        error.add_note(f'raised by {code(padding)}, the padding of {field(path)} in sample {number} of the batch')
+        error.add_note(f'raised by {code(padding)}, the padding of {field_code(path)} in sample {number} of the batch')
         raise
-    return _fitting(value, dtype, path)
+    return _checked_padding(value, dtype, path)
 
 
-def _fitting(value: Any, dtype: np.dtype[Any], path: Path) -> Any:
+def _checked_padding(value: Any, dtype: np.dtype[Any], path: Path) -> Any:
     try:
         if _fits(np.asarray(value), dtype):
             return value
     except (TypeError, ValueError, OverflowError):  # numpy cannot convert it at all
         pass
-    raise ValueError(f'the padding value {code(value)} of {field(path)} does not fit its type, {dtype}')
+    raise ValueError(f'the padding value {code(value)} of {field_code(path)} does not fit its type, {dtype}')
 
 
 def _fits(value: Array, dtype: np.dtype[Any]) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from more_itertools import all_equal, first
 
-from ..describing.display import brief, code, structure
+from ..describing.display import brief, code, field_code, structure
 
 Array: TypeAlias = npt.NDArray[Any]
 Path: TypeAlias = tuple[Any, ...]
@@ -37,7 +37,7 @@ def arrays_of(leaves: Leaves, kinds: set[type], path: Path) -> Array | list[Arra
     dtypes = [_dtype_of_scalars(kind) for kind in kinds]
     if dtypes[0] is not None and None not in dtypes:
         if not all_equal(dtypes):
-            raise difference(leaves, [_dtype_of_scalars(type(leaf)) for leaf in leaves], path, CONVERT)
+            raise difference_error(leaves, [_dtype_of_scalars(type(leaf)) for leaf in leaves], path, CONVERT)
         return _scalars(leaves, dtypes[0], path)
     arrays = [_array(leaf, number, path) for number, leaf in enumerate(leaves)]
     return _completed(leaves, arrays, path) if list in kinds else arrays
@@ -53,7 +53,7 @@ def one_dtype(arrays: Sequence[Array], leaves: Leaves, path: Path) -> np.dtype[A
     """
     dtypes: list[np.dtype[Any]] = [dtype if dtype.isnative else dtype.newbyteorder('=') for dtype in map(DTYPE, arrays)]
     if not all_equal(dtypes):
-        raise difference(leaves, dtypes, path, CONVERT)
+        raise difference_error(leaves, dtypes, path, CONVERT)
     return dtypes[0]
 
 
@@ -67,11 +67,11 @@ def stacked_tensors(leaves: Leaves, path: Path) -> Any:
     """Tensors of torch stacked along a new first axis: a tensor."""
     for key, hint in (('shape', ''), ('dtype', CONVERT), ('device', '; move them to one device')):
         if not all_equal(leaves, key=attrgetter(key)):
-            raise difference(leaves, list(map(attrgetter(key), leaves)), path, hint)
+            raise difference_error(leaves, list(map(attrgetter(key), leaves)), path, hint)
     return sys.modules['torch'].stack(list(leaves))
 
 
-def difference(shown: Leaves, keys: Sequence[Any], path: Path, hint: str = '') -> ValueError:
+def difference_error(shown: Leaves, keys: Sequence[Any], path: Path, hint: str = '') -> ValueError:
     """The error about the first leaf whose key is another one than that of the first leaf."""
     number = next(k for k, key in enumerate(keys) if key != keys[0])
     for most in (8, sys.maxsize):
@@ -80,12 +80,7 @@ def difference(shown: Leaves, keys: Sequence[Any], path: Path, hint: str = '') -
             break
     else:
         other = f'{other} of another type'
-    return ValueError(f'{field(path)} is {one} in sample 0 of the batch and {other} in sample {number}{hint}')
-
-
-def field(path: Path) -> str:
-    """The name of a field in a message."""
-    return 'sample' + ''.join(f'[{name!r}]' for name in path)
+    return ValueError(f'{field_code(path)} is {one} in sample 0 of the batch and {other} in sample {number}{hint}')
 
 
 def _dtype_of_scalars(kind: type) -> np.dtype[Any] | None:
@@ -164,4 +159,4 @@ def _names(dtypes: Sequence[Any]) -> str:
 
 
 def _fail(path: Path, number: int, what: str, remedy: str, cause: Exception | None = None) -> NoReturn:
-    raise ValueError(f'{field(path)} is {what}, in sample {number} of the batch; {remedy}') from cause
+    raise ValueError(f'{field_code(path)} is {what}, in sample {number} of the batch; {remedy}') from cause
