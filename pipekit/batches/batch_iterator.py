@@ -92,7 +92,7 @@ class BatchIterator(Generic[Out_co]):
         >>> batches.close()
         >>> next(iter(batches))
         Traceback (most recent call last):
-        pipekit.errors.Closed: the batches are closed; `with batches:` opens them again from where they were
+        pipekit.Closed: the batches are closed; `with batches:` opens them again from where they were
         """
         if not self._delivery.close():
             message = f'closed while a function in {self!r} runs; the prefetch thread ends when that returns'

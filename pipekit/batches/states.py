@@ -25,7 +25,7 @@ def checked_counts(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[in
     (2, 2)
     >>> checked_counts(own, own | {'pipeline': ['take(4)']})
     Traceback (most recent call last):
-    pipekit.errors.StateMismatch: the source was take(3) when the state was saved, and is take(4) here
+    pipekit.StateMismatch: the source was take(3) when the state was saved, and is take(4) here
     """
     if not isinstance(state, Mapping) or state.keys() != own.keys():
         raise StateMismatch(f'expected what state_dict() returned, with the keys {list(own)}, got {code(state)}')
