@@ -241,7 +241,7 @@ class Delivery(Generic[Out_co]):
         position, end = self.position, self.end
         open_at = entries_in_passes if end.batches_per_epoch is None else entries_of
         meter = Meter(is_exact=end.profile)
-        pools = WorkerPools(meter.waited)
+        pools = WorkerPools(meter.add_wait)
         failures = self.failures.back_at(self.failures.at(self.counted()))
         context = Context(run=Run(pools, meter, BlockPool(), failures))
         entries = open_at(self.pipeline, position[0], context)

@@ -143,7 +143,7 @@ class PrefetchThread:
             while not self.stopped:
                 # Room comes first: a batch is made when there is a place for it, and the thread holds none meanwhile.
                 if len(self.entries) < self._buffer_size:
-                    self.entries.append(self._meter.timed(entries, is_batch))
+                    self.entries.append(self._meter.next_entry(entries, is_batch))
                     if self._is_awaited:
                         self._wake_consumer()
                 else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -68,7 +69,8 @@ def gathered(
         indices, before, after, is_whole = chunk
         if is_whole:
             with suppress(Exception):
-                return (recorder.call(location.path, gather, indices) if recorder.on else gather(indices)), after
+                call = partial(recorder.call, location.path, gather) if recorder.is_recording else gather
+                return call(indices), after
         # Whatever is wrong is said as it is without this.
         return next(apart(before, context), None)
 

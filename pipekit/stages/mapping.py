@@ -133,7 +133,7 @@ def keep(predicate: Callable[[Any], object]) -> SameType:
             nonlocal last
             try:
                 value = pair[0]
-                kept = bool(recorder.call(path, predicate, value) if recorder.on else predicate(value))
+                kept = bool(recorder.call(path, predicate, value) if recorder.is_recording else predicate(value))
             except BaseException as error:
                 raise_noted(error, place, *pair, last)
             last = pair[1]

@@ -122,7 +122,7 @@ def _worked(workers: Workers, task: Task | BatchTask, items: Iterator[Any], run:
 
 
 def _profiled(pairs: Pairs[Any], place: StageLocation, run: Run) -> Pairs[Any]:
-    return run.meter.watched(pairs, place.path) if run.meter is not None and run.meter.is_exact else pairs
+    return run.meter.profiled(pairs, place.path) if run.meter is not None and run.meter.is_exact else pairs
 
 
 def _chunks(chunk: Chunk, pairs: Pairs[Any]) -> Pairs[list[Any]]:

@@ -41,7 +41,7 @@ class Task:
         value, cursor, before = located
         local = self._local
         if not hasattr(local, 'function'):
-            local.recorder = Recorder(_lane(), on=True) if self.is_measured else OFF
+            local.recorder = Recorder(_lane(), is_recording=True) if self.is_measured else OFF
             function = function_of_calls(self._calls, self.key, recorder=local.recorder, pause=self.pause)
             local.function = function if self.memory is None else allocating_from(self.memory, function)
         result = local.function((value, cursor), before)

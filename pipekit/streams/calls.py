@@ -91,7 +91,7 @@ def _full_function(
         step = steps[0]
         try:
             for step in steps:
-                call = partial(recorder.call, step.path, step.function) if recorder.on else step.function
+                call = partial(recorder.call, step.path, step.function) if recorder.is_recording else step.function
                 if not step.on_error:
                     value = call(value, cursor)
                     continue
@@ -124,7 +124,7 @@ def _plain_function(
     def of_pair(pair: Pair[Any], before: Cursor | None = None) -> Pair[Any]:
         nonlocal last
         value, cursor = pair
-        if recorder.on:
+        if recorder.is_recording:
             made: Pair[Any] = recorded(pair, last if before is None else before)
             last = cursor
             return made
