@@ -142,7 +142,7 @@ class Delivery(Generic[Out_co]):
             'cursor': as_lists(cursor),
             'delivered': delivered,
             'in_epoch': in_epoch,
-            'failures': self.failures.at(self.counted()),
+            'failures': self.failures.counts_at(self.counted()),
             'batches_per_epoch': self.end.batches_per_epoch,
             'pipeline': self.pipeline.fingerprint(),
         }
@@ -155,7 +155,7 @@ class Delivery(Generic[Out_co]):
         with self._lock:
             thread = self._stop_thread()
             self.position, self._resumes_after = (cursor, delivered), in_epoch
-            self.failures = Failures().back_at(counts)
+            self.failures = Failures().rewound_to(counts)
             self._current_epoch, self._forked = _no_epoch, False
         if thread is not None:
             thread.join(CLOSE_TIMEOUT_SECONDS)
@@ -242,11 +242,11 @@ class Delivery(Generic[Out_co]):
         open_at = entries_in_passes if end.batches_per_epoch is None else entries_of
         meter = Meter(is_exact=end.profile)
         pools = WorkerPools(meter.add_wait)
-        failures = self.failures.back_at(self.failures.at(self.counted()))
+        failures = self.failures.rewound_to(self.failures.counts_at(self.counted()))
         context = Context(run=Run(pools, meter, BlockPool(), failures))
         entries = open_at(self.pipeline, position[0], context)
         if self.pipeline.skips:
-            entries = failures.noted(entries, position[1], is_batch, end.buffer_size + 3)
+            entries = failures.recording_history(entries, position[1], is_batch, end.buffer_size + 3)
         new_stall = partial(_new_stall, pools)
         thread = PrefetchThread(self, entries, pools, meter, end.buffer_size, end.stall_after, new_stall)
         try:

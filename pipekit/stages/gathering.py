@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from ..memory.blocks import allocating_from
-from ..streams.activities import Activity, read_by
+from ..streams.activities import Activity, activity_from
 from ..streams.context import Context, Upstream
 from ..streams.cursors import Cursor, Pair, Pairs
 from ..streams.error_notes import StageLocation
@@ -64,7 +64,7 @@ def gathered(
     if memory is not None:
         gather = allocating_from(memory, gather)
 
-    @read_by(lambda names: Activity(names['location'], names['indices'], names['after'], names['before']))
+    @activity_from(lambda local: Activity(local['location'], local['indices'], local['after'], local['before']))
     def batch_of(chunk: IndexChunk) -> Pair[Any] | None:
         indices, before, after, is_whole = chunk
         if is_whole:

@@ -215,8 +215,8 @@ class Pipeline(Stream[Out_co]):
 
     def _place(self, number: int) -> StageLocation:
         parts = [self._source, *self._stages]
-        is_plain = all(each.keeps_cursors for stage in self._stages[number - 1 :] for each in stage.operations)
-        return StageLocation(parts[number - 1], number, len(parts), is_plain=is_plain)
+        shares_cursors = all(each.keeps_cursors for stage in self._stages[number - 1 :] for each in stage.operations)
+        return StageLocation(parts[number - 1], number, len(parts), shares_cursors=shares_cursors)
 
     def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
         watched = [_watching(partial(watch, 0))]

@@ -90,7 +90,7 @@ def _open_mapped(step: Mapped, upstream: Upstream[Any], cursor: Cursor, context:
         made = map(function if memory is None else allocating_from(memory, function), pairs)
     if any(call.skips for call in calls):
         failures = Failures() if run.failures is None else run.failures
-        return filter(None, map(failures.settled, made))
+        return filter(None, map(failures.counted, made))
     return made
 
 

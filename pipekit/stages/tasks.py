@@ -10,7 +10,7 @@ from typing import Any
 
 from ..describing.display import brief, code
 from ..memory.blocks import BlockPool, allocating_from
-from ..streams.activities import is_task
+from ..streams.activities import runs_task
 from ..streams.calls import Call, Located, Pause, function_of_calls
 from ..streams.metering import OFF, Recorder
 from ..streams.randomness import Key
@@ -35,7 +35,7 @@ class Task:
         self.memory: BlockPool | None = None
         self._local = threading.local()  # a generator serves one thread
 
-    @is_task
+    @runs_task
     def __call__(self, located: Located, begin: Callable[[], object] = int) -> Any:
         begin()
         value, cursor, before = located

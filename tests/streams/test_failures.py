@@ -262,7 +262,7 @@ def test_each_kind_is_logged_once(caplog):
     (record,) = caplog.records
     assert record.getMessage() == (
         'apply(load, on_error=skip(budget=None)), the 2nd of 2 stages: skipped sample 3 (cursor 4) because of '
-        "OSError(1003, 'unreadable'); others like it are counted"
+        "OSError(1003, 'unreadable'); others like it are counted, not logged"
     )
 
 
