@@ -16,7 +16,7 @@ from ..errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatc
 from ..memory.blocks import BlockPool
 from ..memory.forks import in_child
 from ..streams.context import Context, Run
-from ..streams.cursors import START, Cursor, Out_co, as_lists, cursor_of, parts_of
+from ..streams.cursors import START, Cursor, Out_co, as_lists, cursor_of, split_cursor
 from ..streams.error_notes import annotate
 from ..streams.failures import Failures
 from ..streams.metering import Meter
@@ -170,7 +170,7 @@ class Delivery(Generic[Out_co]):
         """The cursor of the pipeline at a cursor of the batches, and the context of its pass."""
         if self.end.batches_per_epoch is not None:
             return cursor, Context()
-        number, before = parts_of(cursor, [int, None], self.pipeline)
+        number, before = split_cursor(cursor, [int, None], self.pipeline)
         return before, Context().in_pass(number)
 
     def _leave_thread_in_parent(self) -> None:

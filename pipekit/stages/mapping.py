@@ -14,7 +14,7 @@ from ..describing.display import code, structure
 from ..describing.structures import SEQUENCES
 from ..streams.activities import Activity, activity_from
 from ..streams.context import Context, Upstream
-from ..streams.cursors import Cursor, In, Out, Pair, Pairs, T, after, parts_of
+from ..streams.cursors import Cursor, In, Out, Pair, Pairs, T, drop_first, split_cursor
 from ..streams.error_notes import UNKNOWN, raise_with_note
 from ..streams.metering import OFF
 from ..streams.on_error import OnErrors, checked_on_error
@@ -168,12 +168,12 @@ def flatten() -> Flattening:
     """
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
-        before, done = parts_of(cursor, [None, int], stage)
+        before, done = split_cursor(cursor, [None, int], stage)
         return chain.from_iterable(parts(upstream(before, context), before, done))
 
     def parts(pairs: Pairs[Any], before: Cursor, done: int) -> Iterator[Pairs[Any]]:
         for value, cursor in pairs:
-            remaining = after(done, _parts_of(value))
+            remaining = drop_first(done, _parts_of(value))
             del value
             yield map(partial(_located, before), remaining, count(done + 1))
             before, done = cursor, 0

@@ -15,9 +15,9 @@ from ..describing.descriptions import Description, FactoryCall
 from ..describing.display import call_code, code
 from ..errors import NotResumable
 from ..streams.context import Context, Upstream
-from ..streams.cursors import START, Cursor, In_contra, Out_co, Pair, Pairs, T, enumerate_from, index_of
+from ..streams.cursors import START, Cursor, In_contra, Out_co, Pair, Pairs, T, checked_index, enumerate_from
 from ..streams.error_notes import StageLocation
-from ..streams.iterables import opened_once, source_of
+from ..streams.iterables import single_use_message, source_of
 from ..streams.stream import ALONE, IndexStream, Stream
 from ..workers.kinds import Workers
 from .operations import Custom, Map, OpenStage, Operation, PlacedOperation, placed
@@ -152,7 +152,7 @@ class IterableStage(Stage[In_contra, Out_co]):
                 )
             return iter(values)
 
-        return enumerate_from(made, index_of(cursor, self))
+        return enumerate_from(made, checked_index(cursor, self))
 
     def __repr__(self) -> str:
         return code(self.function)
@@ -179,7 +179,7 @@ class Pipeline(Stream[Out_co]):
         self.reopens = source.reopens
         for stage in self._stages:
             if not source.reopens and any(each.reopens_upstream for each in stage.operations):
-                raise NotResumable(f'{stage!r} opens its source again, which {opened_once(code(source))}')
+                raise NotResumable(f'{stage!r} opens its source again, which {single_use_message(code(source))}')
 
     @property
     def source(self) -> Stream[Any]:
@@ -218,13 +218,13 @@ class Pipeline(Stream[Out_co]):
         shares_cursors = all(each.keeps_cursors for stage in self._stages[number - 1 :] for each in stage.operations)
         return StageLocation(parts[number - 1], number, len(parts), shares_cursors=shares_cursors)
 
-    def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
-        watched = [_watching(partial(watch, 0))]
+    def _open_observed(self, observe: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
+        observed = [_observing(partial(observe, 0))]
         for number, stage in enumerate(self._stages, 1):
             # What hands on its values needs no look at them: a shuffle would load its whole window for it.
-            watched += [] if stage.keeps_structure else [stage]
-            watched += [_watching(partial(watch, number))]
-        return Pipeline(self._source, watched).open(START, ALONE)
+            observed += [] if stage.keeps_structure else [stage]
+            observed += [_observing(partial(observe, number))]
+        return Pipeline(self._source, observed).open(START, ALONE)
 
     def __repr__(self) -> str:
         return call_code('pipeline', (self._source, *self._stages), {})
@@ -240,7 +240,7 @@ class Pipeline(Stream[Out_co]):
     def __reduce__(self) -> tuple[Any, ...]:
         return Pipeline, (self._source, self._stages)
 
-    def _up_to(self, stage: int | None) -> Pipeline[Any]:
+    def _truncated(self, stage: int | None) -> Pipeline[Any]:
         last = 1 + len(self._stages) if stage is None else stage
         part: Pipeline[Any] = Pipeline(self._source, self._stages[: last - 1])
         # Their places stay those in the whole.
@@ -261,5 +261,5 @@ def _strict(each: PlacedOperation) -> PlacedOperation:
     return each._replace(operation=replace(operation, on_error=())) if isinstance(operation, Map) else each
 
 
-def _watching(watch: Callable[[Pair[Any]], Pair[Any]]) -> Stage[Any, Any]:
-    return Stage(lambda upstream, cursor, context: map(watch, upstream(cursor, context)))
+def _observing(observe: Callable[[Pair[Any]], Pair[Any]]) -> Stage[Any, Any]:
+    return Stage(lambda upstream, cursor, context: map(observe, upstream(cursor, context)))

@@ -89,15 +89,14 @@ UNKNOWN = StageLocation('a stage', 1, 1)
 
 
 def raise_with_note(
-    error: BaseException, location: StageLocation | None, value: object, cursor: Cursor, before: Cursor | None
+    error: BaseException, location: StageLocation, value: object, cursor: Cursor, before: Cursor
 ) -> NoReturn:
     """Raise the error of a user's function again, with a note on where it was raised."""
     raised = error
     if isinstance(error, StopIteration):
         raised = RuntimeError(STRAY_STOP)
         raised.__cause__ = error
-    if location is not None and before is not None:
-        add_note(raised, location.note(value, cursor, before))
+    add_note(raised, location.note(value, cursor, before))
     raise raised
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, TypeAlias
 
@@ -29,29 +30,23 @@ class OnError(Description):
 OnErrors: TypeAlias = OnError | Sequence[OnError] | None
 
 
+@dataclass(eq=False, repr=False)
 class Retry(OnError):
     """The description that ``retry`` returns."""
 
-    def __init__(self, times: int, exceptions: tuple[type[Exception], ...], backoff: float):
-        self.times = times
-        self.exceptions = exceptions
-        self.backoff = backoff
+    times: int
+    exceptions: tuple[type[Exception], ...]
+    backoff: float
 
 
+@dataclass(eq=False, repr=False)
 class Skip(OnError):
     """The description that ``skip`` and ``replace`` return; ``substitute`` makes the replacement."""
 
-    def __init__(
-        self,
-        exceptions: tuple[type[Exception], ...],
-        budget: float | None,
-        grace: int,
-        substitute: Callable[[Any], Any] | None = None,
-    ):
-        self.exceptions = exceptions
-        self.budget = budget
-        self.grace = grace
-        self.substitute = substitute
+    exceptions: tuple[type[Exception], ...]
+    budget: float | None
+    grace: int
+    substitute: Callable[[Any], Any] | None = None
 
     def allows(self, failed: int, tried: int) -> bool:
         """Whether this many failures are within the budget."""
