@@ -12,7 +12,7 @@ from .describing.descriptions import FactoryCall, is_described
 from .describing.display import code, is_partial
 from .stages.functions import SampleFunction
 from .stages.pipeline import IterableStage, Pipeline, Stage, join_stages
-from .streams.iterables import source_of, takes_nothing
+from .streams.iterables import needs_no_arguments, source_of
 from .streams.stream import Stream
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def pipeline(*parts: Source | StageLike | Prefetch) -> Pipeline | BatchIterator 
     first, *others = parts
     if isinstance(first, BatchIterator | Prefetch):
         raise TypeError(f'prefetch(...) is always the last part of a pipeline, got {code(first)} as the first')
-    if isinstance(first, Stage) or (_is_foreign_stage(first) and not takes_nothing(first, unknown=False)):
+    if isinstance(first, Stage) or (_is_foreign_stage(first) and not needs_no_arguments(first, unknown=False)):
         whole = join_stages([_stage(part) for part in parts])
         whole._call = FactoryCall(pipeline, whole.stages, {})
         return whole

@@ -332,7 +332,7 @@ def test_a_batch_is_copied_once(name):
 @pytest.mark.parametrize('name', HAND_OVER_BUDGETS)
 def test_a_hand_over_takes_no_more_calls(name, monkeypatch):
     monkeypatch.setattr(
-        'pipekit.streams.metering.FAST_SECONDS', math.inf
+        'pipekit.streams.metering.FAST_BATCH_SECONDS', math.inf
     )  # else it depends on time which batches are looked into
     iterable, calls, calls_ahead = HAND_OVER_BUDGETS[name]
     grown = growth(lambda n: loop_over(iterable(n)), 512)

@@ -169,7 +169,7 @@ class BatchIterator(Generic[Out_co]):
         ...     list(batches), [failure.sample for failure in batches.failures]
         ([1, 2, 4], ['x'])
         """
-        return self._delivery.failures.seen(self._delivery.counted())
+        return self._delivery.failures.failures_at(self._delivery.counted())
 
     def report(self) -> Report:
         """Where the time goes: what each stage takes, who waits for whom, and one sentence on what to change.

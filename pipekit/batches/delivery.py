@@ -16,7 +16,7 @@ from ..errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatc
 from ..memory.blocks import BlockPool
 from ..memory.forks import in_child
 from ..streams.context import Context, Run
-from ..streams.cursors import START, Cursor, Out_co, as_lists, cursor_of, parts_of
+from ..streams.cursors import START, Cursor, Out_co, as_lists, cursor_of, split_cursor
 from ..streams.error_notes import annotate
 from ..streams.failures import Failures
 from ..streams.metering import Meter
@@ -142,7 +142,7 @@ class Delivery(Generic[Out_co]):
             'cursor': as_lists(cursor),
             'delivered': delivered,
             'in_epoch': in_epoch,
-            'failures': self.failures.at(self.counted()),
+            'failures': self.failures.counts_at(self.counted()),
             'batches_per_epoch': self.end.batches_per_epoch,
             'pipeline': self.pipeline.fingerprint(),
         }
@@ -155,7 +155,7 @@ class Delivery(Generic[Out_co]):
         with self._lock:
             thread = self._stop_thread()
             self.position, self._resumes_after = (cursor, delivered), in_epoch
-            self.failures = Failures().back_at(counts)
+            self.failures = Failures().rewound_to(counts)
             self._current_epoch, self._forked = _no_epoch, False
         if thread is not None:
             thread.join(CLOSE_TIMEOUT_SECONDS)
@@ -170,7 +170,7 @@ class Delivery(Generic[Out_co]):
         """The cursor of the pipeline at a cursor of the batches, and the context of its pass."""
         if self.end.batches_per_epoch is not None:
             return cursor, Context()
-        number, before = parts_of(cursor, [int, None], self.pipeline)
+        number, before = split_cursor(cursor, [int, None], self.pipeline)
         return before, Context().in_pass(number)
 
     def _leave_thread_in_parent(self) -> None:
@@ -241,12 +241,12 @@ class Delivery(Generic[Out_co]):
         position, end = self.position, self.end
         open_at = entries_in_passes if end.batches_per_epoch is None else entries_of
         meter = Meter(is_exact=end.profile)
-        pools = WorkerPools(meter.waited)
-        failures = self.failures.back_at(self.failures.at(self.counted()))
+        pools = WorkerPools(meter.add_wait)
+        failures = self.failures.rewound_to(self.failures.counts_at(self.counted()))
         context = Context(run=Run(pools, meter, BlockPool(), failures))
         entries = open_at(self.pipeline, position[0], context)
         if self.pipeline.skips:
-            entries = failures.noted(entries, position[1], is_batch, end.buffer_size + 3)
+            entries = failures.recording_history(entries, position[1], is_batch, end.buffer_size + 3)
         new_stall = partial(_new_stall, pools)
         thread = PrefetchThread(self, entries, pools, meter, end.buffer_size, end.stall_after, new_stall)
         try:

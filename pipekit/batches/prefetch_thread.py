@@ -14,7 +14,7 @@ from warnings import warn
 
 from ..describing.tracebacks import own_depth
 from ..streams.context import Context
-from ..streams.cursors import START, Cursor, parts_of
+from ..streams.cursors import START, Cursor, split_cursor
 from ..streams.metering import Meter
 from ..streams.stream import Stream, passes
 from ..workers.pools import WorkerPools
@@ -143,7 +143,7 @@ class PrefetchThread:
             while not self.stopped:
                 # Room comes first: a batch is made when there is a place for it, and the thread holds none meanwhile.
                 if len(self.entries) < self._buffer_size:
-                    self.entries.append(self._meter.timed(entries, is_batch))
+                    self.entries.append(self._meter.next_entry(entries, is_batch))
                     if self._is_awaited:
                         self._wake_consumer()
                 else:
@@ -183,7 +183,7 @@ def entries_in_passes(stream: Stream[Any], cursor: Cursor, context: Context) -> 
     >>> [batch for batch, _ in islice(entries_in_passes(source_of('ab'), START, Context()), 4)]
     ['a', 'b', (1, 0), 'a']
     """
-    first, before = parts_of(cursor, [int, None], stream)
+    first, before = split_cursor(cursor, [int, None], stream)
     for next_pass, pairs in enumerate(passes(stream.open, first, before, context), first + 1):
         yield from pairs
         yield (next_pass, START), Signal.END_OF_PASS

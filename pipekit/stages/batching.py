@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
 from ..describing.arguments import boolean, function, positive_int
 from ..describing.descriptions import described
 from ..describing.display import code
-from ..streams.activities import Activity, read_by
+from ..streams.activities import Activity, activity_from
 from ..streams.context import Context, Upstream
 from ..streams.cursors import Cursor, In, Out, Pairs, T
-from ..streams.error_notes import UNKNOWN, raise_noted
+from ..streams.error_notes import UNKNOWN, raise_with_note
 from ..workers.kinds import Workers, checked_workers
 from .combiners import combine_to_arrays
 from .functions import takes_rng
@@ -101,12 +101,12 @@ def _adaptive(should_add: Callable[[list[Any], Any], object], drop_last: bool) -
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[list[Any]]:
         place = context.place or UNKNOWN
 
-        @read_by(lambda names: Activity(names['place'], names['value'], names['after'], names['before']))
+        @activity_from(lambda local: Activity(local['place'], local['value'], local['after'], local['before']))
         def adds_value(chunk: list[Any], value: Any, after: Cursor, before: Cursor) -> bool:
             try:
                 return bool(should_add(chunk, value))
             except BaseException as error:
-                raise_noted(error, place, value, after, before)
+                raise_with_note(error, place, value, after, before)
 
         return _adaptive_chunks(upstream(cursor, context), cursor, adds_value, drop_last)
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from ..describing.display import code, structure
 from ..memory.blocks import allocating_from
-from ..streams.activities import Activity, read_by
+from ..streams.activities import Activity, activity_from
 from ..streams.context import Context, Upstream
 from ..streams.cursors import Cursor, Pair, Pairs
-from ..streams.error_notes import StageLocation, raise_noted
+from ..streams.error_notes import StageLocation, raise_with_note
 from ..streams.metering import OFF
 from ..streams.stream import Gather
 from .arrays import Arrays
@@ -78,20 +78,20 @@ def gather_batches(
     if memory is not None:
         gather = allocating_from(memory, gather)
 
-    @read_by(lambda names: Activity(names['location'], names['indices'], names['after'], names['before']))
+    @activity_from(lambda local: Activity(local['location'], local['indices'], local['after'], local['before']))
     def batch_of(chunk: IndexChunk) -> Pair[Any] | None:
         indices, before, after, makes_batch = chunk
         failure: list[Exception] = []
         if makes_batch:
             try:
-                batch = recorder.call(location.path, gather, indices) if recorder.on else gather(indices)
+                batch = recorder.call(location.path, gather, indices) if recorder.is_recording else gather(indices)
                 if batch is not NOT_GATHERED:
                     return batch, after
             except Exception as error:
                 failure.append(error)
         pair = next(fallback(before, context), None)  # raises the same error with the sample, if one is at fault
         if failure:
-            raise_noted(failure.pop(), location, indices, after, before)
+            raise_with_note(failure.pop(), location, indices, after, before)
         return pair
 
     return filter(None, map(batch_of, chunks))

@@ -12,10 +12,10 @@ from ..describing.arguments import function, seed_or_fresh
 from ..describing.descriptions import described
 from ..describing.display import code, structure
 from ..describing.structures import SEQUENCES
-from ..streams.activities import Activity, read_by
+from ..streams.activities import Activity, activity_from
 from ..streams.context import Context, Upstream
-from ..streams.cursors import Cursor, In, Out, Pair, Pairs, T, after, parts_of
-from ..streams.error_notes import UNKNOWN, raise_noted
+from ..streams.cursors import Cursor, In, Out, Pair, Pairs, T, drop_first, split_cursor
+from ..streams.error_notes import UNKNOWN, raise_with_note
 from ..streams.metering import OFF
 from ..streams.on_error import OnErrors, checked_on_error
 from ..workers.kinds import Workers, checked_workers
@@ -129,14 +129,14 @@ def keep(predicate: Callable[[Any], object]) -> SameType:
         recorder, place = context.run.meter or OFF, context.place or UNKNOWN
         path = place.path
 
-        @read_by(lambda names: Activity(names['place'], names['value'], names['pair'][1], names['last']))
+        @activity_from(lambda local: Activity(local['place'], local['value'], local['pair'][1], local['last']))
         def is_kept(pair: Pair[Any]) -> bool:
             nonlocal last
             try:
                 value = pair[0]
-                kept = bool(recorder.call(path, predicate, value) if recorder.on else predicate(value))
+                kept = bool(recorder.call(path, predicate, value) if recorder.is_recording else predicate(value))
             except BaseException as error:
-                raise_noted(error, place, *pair, last)
+                raise_with_note(error, place, *pair, last)
             last = pair[1]
             return kept
 
@@ -174,12 +174,12 @@ def flatten() -> Flattening:
     """
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
-        before, done = parts_of(cursor, [None, int], stage)
+        before, done = split_cursor(cursor, [None, int], stage)
         return chain.from_iterable(items_of_samples(upstream(before, context), before, done))
 
     def items_of_samples(pairs: Pairs[Any], before: Cursor, done: int) -> Iterator[Pairs[Any]]:
         for value, cursor in pairs:
-            remaining = after(done, _items_of(value))
+            remaining = drop_first(done, _items_of(value))
             del value
             yield map(partial(_numbered, before), remaining, count(done + 1))
             before, done = cursor, 0

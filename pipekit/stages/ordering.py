@@ -12,7 +12,7 @@ from more_itertools import chunked
 from ..describing.arguments import boolean, natural_number, optional, positive_int, seed_or_fresh
 from ..describing.descriptions import described
 from ..streams.context import Context, Upstream
-from ..streams.cursors import START, Cursor, Pair, Pairs, enumerate_from, index_of, parts_of, tagged
+from ..streams.cursors import START, Cursor, Pair, Pairs, checked_index, enumerate_from, split_cursor, with_prefix
 from ..streams.randomness import Generators, random_order
 from ..streams.stream import passes
 from .operations import Custom
@@ -34,8 +34,8 @@ def shuffle(window: int, *, seed: int | None = None) -> SameType:
     seed = seed_or_fresh(seed)
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
-        start, done = parts_of(cursor, [None, int], stage)
-        index_of(done, stage, window)
+        start, done = split_cursor(cursor, [None, int], stage)
+        checked_index(done, stage, window)
         return shuffled(upstream(start, context), start, done, context.generators(seed))
 
     def shuffled(pairs: Pairs[Any], start: Cursor, done: int, generators: Generators) -> Pairs[Any]:
@@ -64,9 +64,9 @@ def take(n: int) -> SameType:
     n = natural_number('n', n)
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
-        taken, before = parts_of(cursor, [int, None], stage)
-        index_of(taken, stage, n)
-        return map(tagged, range(taken + 1, n + 1), upstream(before, context))
+        taken, before = split_cursor(cursor, [int, None], stage)
+        checked_index(taken, stage, n)
+        return map(with_prefix, range(taken + 1, n + 1), upstream(before, context))
 
     stage = SameType.from_operations(Custom(open_on, keeps_structure=True, reorders=True))
     return stage
@@ -91,8 +91,8 @@ def repeat(times: int | None = None) -> SameType:
     times = optional(positive_int, 'times', times, 'a positive int')
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
-        number, before = parts_of(cursor, [int, None], stage)
-        left = None if times is None else times - index_of(number, stage, times)
+        number, before = split_cursor(cursor, [int, None], stage)
+        left = None if times is None else times - checked_index(number, stage, times)
         return chain.from_iterable(islice(passes(upstream, number, before, context), left))
 
     stage = SameType.from_operations(Custom(open_on, reopens_upstream=True, keeps_structure=True, reorders=True))
@@ -203,7 +203,7 @@ def expiration_pool(pool_size: int, repetitions: int, iterations: int = 1, *, se
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
         generator = context.generators(seed).at(START)
         pairs = upstream(START, context)
-        return enumerate_from(lambda: drawn(pairs, generator), index_of(cursor, stage))
+        return enumerate_from(lambda: drawn(pairs, generator), checked_index(cursor, stage))
 
     stage = SameType.from_operations(Custom(open_on, seed=seed, replays=True, keeps_structure=True, reorders=True))
     return stage

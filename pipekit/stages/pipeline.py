@@ -15,9 +15,9 @@ from ..describing.descriptions import Description, FactoryCall
 from ..describing.display import call_code, code
 from ..errors import NotResumable
 from ..streams.context import Context, Upstream
-from ..streams.cursors import START, Cursor, In_contra, Out_co, Pair, Pairs, T, enumerate_from, index_of
+from ..streams.cursors import START, Cursor, In_contra, Out_co, Pair, Pairs, T, checked_index, enumerate_from
 from ..streams.error_notes import StageLocation
-from ..streams.iterables import opened_once, source_of
+from ..streams.iterables import single_use_message, source_of
 from ..streams.stream import ALONE, IndexStream, Stream
 from ..workers.kinds import Workers
 from .operations import Custom, Map, OpenStage, Operation, PlacedOperation, place_operations
@@ -152,7 +152,7 @@ class IterableStage(Stage[In_contra, Out_co]):
                 )
             return iter(values)
 
-        return enumerate_from(values_from_start, index_of(cursor, self))
+        return enumerate_from(values_from_start, checked_index(cursor, self))
 
     def __repr__(self) -> str:
         return code(self.function)
@@ -179,7 +179,7 @@ class Pipeline(Stream[Out_co]):
         self.reopens = source.reopens
         for stage in self._stages:
             if not source.reopens and any(each.reopens_upstream for each in stage.operations):
-                raise NotResumable(f'{stage!r} opens its source again, which {opened_once(code(source))}')
+                raise NotResumable(f'{stage!r} opens its source again, which {single_use_message(code(source))}')
 
     @property
     def source(self) -> Stream[Any]:
@@ -213,10 +213,10 @@ class Pipeline(Stream[Out_co]):
 
     def _place(self, number: int) -> StageLocation:
         parts = [self._source, *self._stages]
-        is_plain = all(each.keeps_cursors for stage in self._stages[number - 1 :] for each in stage.operations)
-        return StageLocation(parts[number - 1], number, len(parts), is_plain=is_plain)
+        shares_cursors = all(each.keeps_cursors for stage in self._stages[number - 1 :] for each in stage.operations)
+        return StageLocation(parts[number - 1], number, len(parts), shares_cursors=shares_cursors)
 
-    def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
+    def _open_observed(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
         watched = [_watch_stage(partial(watch, 0))]
         for number, stage in enumerate(self._stages, 1):
             # A stage that keeps the structure is left out: a shuffle would load its whole window for one value.
@@ -238,7 +238,7 @@ class Pipeline(Stream[Out_co]):
     def __reduce__(self) -> tuple[Any, ...]:
         return Pipeline, (self._source, self._stages)
 
-    def _up_to(self, stage: int | None) -> Pipeline[Any]:
+    def _truncated(self, stage: int | None) -> Pipeline[Any]:
         last = 1 + len(self._stages) if stage is None else stage
         part: Pipeline[Any] = Pipeline(self._source, self._stages[: last - 1])
         # Placed in the whole pipeline, so that errors and randomness are the same as there.

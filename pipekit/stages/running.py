@@ -94,7 +94,7 @@ def _open_maps(step: MapStep, upstream: Upstream[Any], cursor: Cursor, context: 
         results = map(function if memory is None else allocating_from(memory, function), pairs)
     if any(call.skips for call in calls):
         failures = Failures() if run.failures is None else run.failures
-        return filter(None, map(failures.settled, results))
+        return filter(None, map(failures.counted, results))
     return results
 
 
@@ -127,7 +127,7 @@ def _in_workers(workers: Workers, task: Task | BatchTask, items: Iterator[Any], 
 
 
 def _profiled(pairs: Pairs[Any], place: StageLocation, run: Run) -> Pairs[Any]:
-    return run.meter.watched(pairs, place.path) if run.meter is not None and run.meter.is_exact else pairs
+    return run.meter.profiled(pairs, place.path) if run.meter is not None and run.meter.is_exact else pairs
 
 
 def _chunks(chunk: Chunk, pairs: Pairs[Any]) -> Pairs[list[Any]]:

@@ -18,7 +18,7 @@ from ..describing.display import code
 from ..describing.tracebacks import own_depth
 from ..streams.calls import Call, function_of_calls
 from ..streams.context import Context, Upstream
-from ..streams.cursors import START, Cursor, Pair, Pairs, index_of, parts_of
+from ..streams.cursors import START, Cursor, Pair, Pairs, checked_index, split_cursor
 from ..streams.error_notes import UNKNOWN
 from ..streams.iterables import is_sequence, source_of
 from ..streams.metering import OFF
@@ -102,7 +102,7 @@ def sample(
 
     def indices_after(cursor: Cursor, context: Context) -> Iterator[int]:
         _check_length(sequence, n)
-        return indices(context.generators(seed), index_of(cursor, sample))  # it has no end
+        return indices(context.generators(seed), checked_index(cursor, sample))  # it has no end
 
     drawn = counting(sequence, indices_after)
 
@@ -248,7 +248,7 @@ def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int
         return open_branches([stream.open for stream in streams], cursor, context)
 
     def open_branches(branches: Sequence[Upstream[Any]], cursor: Cursor, context: Context) -> Pairs[Any]:
-        draws, cursors = parts_of(cursor, [int, tuple], mix)
+        draws, cursors = split_cursor(cursor, [int, tuple], mix)
         cursors = list(cursors or [START] * len(streams))
         if len(cursors) != len(streams):
             raise ValueError(f'the cursor {cursor!r} is not one of mix, which has {len(streams)} sources')

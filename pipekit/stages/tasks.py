@@ -10,7 +10,7 @@ from typing import Any
 
 from ..describing.display import brief, code
 from ..memory.blocks import BlockPool, allocating_from
-from ..streams.activities import is_task
+from ..streams.activities import runs_task
 from ..streams.calls import Call, Located, Pause, function_of_calls
 from ..streams.metering import OFF, Recorder
 from ..streams.randomness import Key
@@ -35,13 +35,13 @@ class Task:
         self._pause, self._memory = pause, memory  # for this process only: not pickled
         self._local = threading.local()  # random generators must not be shared between threads
 
-    @is_task
+    @runs_task
     def __call__(self, located: Located, begin: Callable[[], object] = int) -> Any:
         begin()
         value, cursor, before = located
         local = self._local
         if not hasattr(local, 'function'):
-            local.recorder = Recorder(_lane(), on=True) if self.is_measured else OFF
+            local.recorder = Recorder(_lane(), is_recording=True) if self.is_measured else OFF
             function = function_of_calls(self._calls, self.key, recorder=local.recorder, pause=self._pause)
             local.function = function if self._memory is None else allocating_from(self._memory, function)
         result = local.function((value, cursor), before)
