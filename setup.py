@@ -22,7 +22,7 @@ setup(
         'Typing :: Typed',
     ],
     packages=find_packages(include=['pipekit', 'pipekit.*']),
-    package_data={'pipekit': ['py.typed', '*.pyi']},
+    package_data={'pipekit': ['py.typed', '*.pyi', '*/*.pyi']},
     python_requires='>=3.11',
     install_requires=['numpy>=2.0', 'toolz>=0.12', 'more-itertools>=10'],
     extras_require={

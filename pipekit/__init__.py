@@ -85,31 +85,22 @@ __all__ = [
 ]
 
 _WINGS = ['batches', 'describing', 'memory', 'reports', 'stages', 'streams', 'workers']
-_LOADED_ON_FIRST_USE = {'show': '.reports.show'}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LOADED_ON_FIRST_USE:
-        value = getattr(import_module(_LOADED_ON_FIRST_USE[name], __name__), name)
-        value.__module__ = __name__
-    elif name in ('reports', 'testing'):
+    # What takes a while to load is loaded on first use.
+    if name in ('reports', 'testing'):
         return import_module(f'.{name}', __name__)
-    elif name == '__version__':
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            value = version('pipekit-batches')
-        except PackageNotFoundError:  # a checkout that is not installed
-            value = 'unknown'
-    else:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    globals()[name] = value
-    return value
+    if name == 'show':
+        return import_module('.reports.show', __name__).show
+    if name == '__version__':
+        return import_module('.reports.measurements', __name__).VERSION
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def __dir__() -> list[str]:
     return sorted([*__all__, *_WINGS, '__version__', 'testing'])
 
 
-for _name in set(__all__) - set(_LOADED_ON_FIRST_USE):  # so that pickles and error messages name pipekit itself
+for _name in set(__all__) - {'show'}:  # so that pickles and error messages name pipekit itself
     globals()[_name].__module__ = __name__

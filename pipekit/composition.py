@@ -11,7 +11,7 @@ from .batches.prefetch import Prefetch
 from .describing.descriptions import FactoryCall, is_described
 from .describing.display import code, is_partial
 from .stages.functions import SampleFunction
-from .stages.pipeline import IterableStage, Pipeline, Stage, joined
+from .stages.pipeline import IterableStage, Pipeline, Stage, join_stages
 from .streams.iterables import source_of, takes_nothing
 from .streams.stream import Stream
 
@@ -71,7 +71,7 @@ def pipeline(*parts: Source | StageLike | Prefetch) -> Pipeline | BatchIterator 
     if isinstance(first, BatchIterator | Prefetch):
         raise TypeError(f'prefetch(...) is always the last part of a pipeline, got {code(first)} as the first')
     if isinstance(first, Stage) or (_is_iterable_stage(first) and not takes_nothing(first, unknown=False)):
-        whole = joined([_stage(part) for part in parts])
+        whole = join_stages([_stage(part) for part in parts])
         whole._call = FactoryCall(pipeline, whole.stages, {})
         return whole
     source = source_of(first)

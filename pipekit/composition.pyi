@@ -17,126 +17,106 @@ G = TypeVar('G', default=Any)
 H = TypeVar('H', default=Any)
 I = TypeVar('I', default=Any)
 
-Source: TypeAlias = Iterable[A] | Callable[[], Iterable[A]]
+From: TypeAlias = Iterable[A] | Callable[[], Iterable[A]]
 To: TypeAlias = Callable[[Iterable[A]], Iterable[B]]
 
 # First with prefetch, then without it, then without a source; each with up to eight stages.
 
 @overload
-def pipeline(source: Source[A], end: Prefetch, /) -> BatchIterator[A]: ...
+def pipeline(x: From[A], end: Prefetch, /) -> BatchIterator[A]: ...
 @overload
-def pipeline(source: Source[A], s1: To[A, B], end: Prefetch, /) -> BatchIterator[B]: ...
+def pipeline(x: From[A], a: To[A, B], end: Prefetch, /) -> BatchIterator[B]: ...
 @overload
-def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], end: Prefetch, /) -> BatchIterator[C]: ...
+def pipeline(x: From[A], a: To[A, B], b: To[B, C], end: Prefetch, /) -> BatchIterator[C]: ...
 @overload
-def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], end: Prefetch, /) -> BatchIterator[D]: ...
+def pipeline(x: From[A], a: To[A, B], b: To[B, C], c: To[C, D], end: Prefetch, /) -> BatchIterator[D]: ...
 @overload
-def pipeline(
-    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], end: Prefetch, /
-) -> BatchIterator[E]: ...
+def pipeline(x: From[A], a: To[A, B], b: To[B, C], c: To[C, D], d: To[D, E], end: Prefetch, /) -> BatchIterator[E]: ...
 @overload
 def pipeline(
-    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], end: Prefetch, /
+    x: From[A], a: To[A, B], b: To[B, C], c: To[C, D], d: To[D, E], e: To[E, F], end: Prefetch, /
 ) -> BatchIterator[F]: ...
 @overload
 def pipeline(
-    source: Source[A],
-    s1: To[A, B],
-    s2: To[B, C],
-    s3: To[C, D],
-    s4: To[D, E],
-    s5: To[E, F],
-    s6: To[F, G],
-    end: Prefetch,
-    /,
+    x: From[A], a: To[A, B], b: To[B, C], c: To[C, D], d: To[D, E], e: To[E, F], f: To[F, G], end: Prefetch, /
 ) -> BatchIterator[G]: ...
 @overload
 def pipeline(
-    source: Source[A],
-    s1: To[A, B],
-    s2: To[B, C],
-    s3: To[C, D],
-    s4: To[D, E],
-    s5: To[E, F],
-    s6: To[F, G],
-    s7: To[G, H],
+    x: From[A],
+    a: To[A, B],
+    b: To[B, C],
+    c: To[C, D],
+    d: To[D, E],
+    e: To[E, F],
+    f: To[F, G],
+    g: To[G, H],
     end: Prefetch,
     /,
 ) -> BatchIterator[H]: ...
 @overload
 def pipeline(
-    source: Source[A],
-    s1: To[A, B],
-    s2: To[B, C],
-    s3: To[C, D],
-    s4: To[D, E],
-    s5: To[E, F],
-    s6: To[F, G],
-    s7: To[G, H],
-    s8: To[H, I],
+    x: From[A],
+    a: To[A, B],
+    b: To[B, C],
+    c: To[C, D],
+    d: To[D, E],
+    e: To[E, F],
+    f: To[F, G],
+    g: To[G, H],
+    h: To[H, I],
     end: Prefetch,
     /,
 ) -> BatchIterator[I]: ...
 @overload
-def pipeline(source: Source[A], /) -> Pipeline[A]: ...
+def pipeline(x: From[A], /) -> Pipeline[A]: ...
 @overload
-def pipeline(source: Source[A], s1: To[A, B], /) -> Pipeline[B]: ...
+def pipeline(x: From[A], a: To[A, B], /) -> Pipeline[B]: ...
 @overload
-def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], /) -> Pipeline[C]: ...
+def pipeline(x: From[A], a: To[A, B], b: To[B, C], /) -> Pipeline[C]: ...
 @overload
-def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], /) -> Pipeline[D]: ...
+def pipeline(x: From[A], a: To[A, B], b: To[B, C], c: To[C, D], /) -> Pipeline[D]: ...
 @overload
-def pipeline(source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], /) -> Pipeline[E]: ...
+def pipeline(x: From[A], a: To[A, B], b: To[B, C], c: To[C, D], d: To[D, E], /) -> Pipeline[E]: ...
 @overload
-def pipeline(
-    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], /
-) -> Pipeline[F]: ...
+def pipeline(x: From[A], a: To[A, B], b: To[B, C], c: To[C, D], d: To[D, E], e: To[E, F], /) -> Pipeline[F]: ...
 @overload
 def pipeline(
-    source: Source[A], s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], /
+    x: From[A], a: To[A, B], b: To[B, C], c: To[C, D], d: To[D, E], e: To[E, F], f: To[F, G], /
 ) -> Pipeline[G]: ...
 @overload
 def pipeline(
-    source: Source[A],
-    s1: To[A, B],
-    s2: To[B, C],
-    s3: To[C, D],
-    s4: To[D, E],
-    s5: To[E, F],
-    s6: To[F, G],
-    s7: To[G, H],
-    /,
+    x: From[A], a: To[A, B], b: To[B, C], c: To[C, D], d: To[D, E], e: To[E, F], f: To[F, G], g: To[G, H], /
 ) -> Pipeline[H]: ...
 @overload
 def pipeline(
-    source: Source[A],
-    s1: To[A, B],
-    s2: To[B, C],
-    s3: To[C, D],
-    s4: To[D, E],
-    s5: To[E, F],
-    s6: To[F, G],
-    s7: To[G, H],
-    s8: To[H, I],
+    x: From[A],
+    a: To[A, B],
+    b: To[B, C],
+    c: To[C, D],
+    d: To[D, E],
+    e: To[E, F],
+    f: To[F, G],
+    g: To[G, H],
+    h: To[H, I],
     /,
 ) -> Pipeline[I]: ...
 @overload
-def pipeline(s1: To[A, B], /) -> Stage[A, B]: ...
+def pipeline(a: To[A, B], /) -> Stage[A, B]: ...
 @overload
-def pipeline(s1: To[A, B], s2: To[B, C], /) -> Stage[A, C]: ...
+def pipeline(a: To[A, B], b: To[B, C], /) -> Stage[A, C]: ...
 @overload
-def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], /) -> Stage[A, D]: ...
+def pipeline(a: To[A, B], b: To[B, C], c: To[C, D], /) -> Stage[A, D]: ...
 @overload
-def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], /) -> Stage[A, E]: ...
+def pipeline(a: To[A, B], b: To[B, C], c: To[C, D], d: To[D, E], /) -> Stage[A, E]: ...
 @overload
-def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], /) -> Stage[A, F]: ...
+def pipeline(a: To[A, B], b: To[B, C], c: To[C, D], d: To[D, E], e: To[E, F], /) -> Stage[A, F]: ...
 @overload
-def pipeline(s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], /) -> Stage[A, G]: ...
+def pipeline(a: To[A, B], b: To[B, C], c: To[C, D], d: To[D, E], e: To[E, F], f: To[F, G], /) -> Stage[A, G]: ...
 @overload
 def pipeline(
-    s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], s7: To[G, H], /
+    a: To[A, B], b: To[B, C], c: To[C, D], d: To[D, E], e: To[E, F], f: To[F, G], g: To[G, H], /
 ) -> Stage[A, H]: ...
 @overload
 def pipeline(
-    s1: To[A, B], s2: To[B, C], s3: To[C, D], s4: To[D, E], s5: To[E, F], s6: To[F, G], s7: To[G, H], s8: To[H, I], /
+    a: To[A, B], b: To[B, C], c: To[C, D], d: To[D, E], e: To[E, F], f: To[F, G], g: To[G, H], h: To[H, I], /
 ) -> Stage[A, I]: ...

@@ -20,7 +20,6 @@ from pipekit import bench
 from pipekit.__main__ import main
 from pipekit.reports.measurements import VERSION
 
-ROOT = os.path.dirname(os.path.dirname(bench.__file__))
 TIMEOUT_SECONDS = 60.0  # far more than anything here takes
 PREAMBLE = """
 import os, signal, sys, threading, time
@@ -74,7 +73,7 @@ def measured(script, capsys):
 def started(*arguments, shell=(), stderr=subprocess.PIPE):
     command = [*shell, sys.executable, '-m', 'pipekit', *arguments]
     streams = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': stderr}
-    process = subprocess.Popen(command, text=True, env=os.environ | {'PYTHONPATH': ROOT}, **streams)
+    process = subprocess.Popen(command, text=True, **streams)
     try:
         yield process
     finally:
@@ -88,7 +87,10 @@ def run(*arguments, shell=()):
         return process.returncode, out, err
 
 
-def test_it_prints_the_pipeline_the_measurements_and_the_report(measured):
+def test_it_prints_the_pipeline_the_measurements_and_the_report(script):
+    script('batches = pipeline(sample(range(9), seed=0), *stages, prefetch(3))')
+    code, out, err = run('bench', 'training.py:batches', '--batches', '20')
+    assert (code, err) == (0, '')
     assert re.fullmatch(
         r"""pipeline\(sample\(range\(0, 9\), seed=0\), apply\(load\), combine_batches\(4\), prefetch\(3\)\)
 
@@ -104,7 +106,7 @@ combine_batches\(4\)  prefetch thread  .*
 \d+ batches: .* to make one, .* to train on it, .* of the time waiting
 For a verdict, give the time of a training step: --step MS.
 """,
-        measured('batches = pipeline(sample(range(9), seed=0), *stages, prefetch(3))', '--batches', '20'),
+        out,
     )
 
 
@@ -252,7 +254,7 @@ TARGETS = {
     'training.py:ids': f'training.py:ids is [1, 2], of type list; {KIND}',
     'training.py:load': f'training.py:load is load, of type function; {KIND}',
     'training.py:makes': f"training.py:makes() is 'batches', of type str; {KIND}",
-    'training.py:stage': f'training.py:stage is apply(load), of type Map; {KIND}',
+    'training.py:stage': f'training.py:stage is apply(load), of type Stage; {KIND}',
     'training.py:empty': 'training.py:empty gives no batches: the source has ended',
     'training.py:none': 'training.py:none gives no batches: the source ended after 0 batches',
     'training.py:gone': 'training.py:gone gives no batches: the source <list_iterator> is an iterator',
@@ -542,17 +544,15 @@ def test_the_bytes_of_a_batch_are_those_of_its_arrays(batch, size):
 
 
 @needs_proc
-def test_peak_memory_includes_what_was_freed(measured):
-    values = measured(
-        """
+def test_peak_memory_includes_what_was_freed(script):
+    script("""
         def batches():
             np.ones(200 << 17)
             return pipeline(range(9), *stages, prefetch())
-        """,
-        '--batches',
-        '5',
-        '--json',
-    )
+    """)
+    code, out, err = run('bench', 'training.py:batches', '--batches', '5', '--json')
+    values = json.loads(out)
+    assert (code, err) == (0, '')
     assert values['peak_memory'] > 200 << 20
     assert values['processes'] == 1
 

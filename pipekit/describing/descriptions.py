@@ -107,11 +107,14 @@ def described(factory: F) -> F:
 
     Examples
     --------
+    >>> from pipekit import apply, described
     >>> @described
-    ... def double(times):
-    ...     return Description()
-    >>> double(2), double(2) == double(times=2), double(2) == double(3)
-    (double(2), True, False)
+    ... def scale(factor):
+    ...     return apply(lambda x: factor * x)
+    >>> scale(2), scale(2) == scale(factor=2), scale(2) == scale(3)
+    (scale(2), True, False)
+    >>> list(scale(2)([1, 2]))
+    [2, 4]
     """
 
     @functools.wraps(factory)

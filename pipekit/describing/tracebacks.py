@@ -56,7 +56,9 @@ def hide_own_frames(error: BaseException) -> None:
     shown = list(without_own(_chain(error.__traceback__), lambda part: part.tb_frame))
     error.__traceback__ = None
     for part in reversed(shown):
-        error.__traceback__ = TracebackType(error.__traceback__, part.tb_frame, part.tb_lasti, part.tb_lineno)
+        line: int | None = part.tb_lineno  # None of an instruction that no line of the source stands for
+        number = part.tb_frame.f_code.co_firstlineno if line is None else line
+        error.__traceback__ = TracebackType(error.__traceback__, part.tb_frame, part.tb_lasti, number)
 
 
 def own_depth() -> int:

@@ -235,3 +235,6 @@ def _draw(axes: Axes, picture: Array, name: str) -> None:
     axes.set_xlabel(name, fontsize='small', color=GREY, parse_math=False)
     for spine in axes.spines.values():
         spine.set(color=GREY, linewidth=0.5)
+
+
+show.__module__ = 'pipekit'

@@ -1,4 +1,4 @@
-"""Stages that choose which values come, and in which order; none of them looks at a value."""
+"""Stages that select, repeat and reorder samples, without looking at them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .pipeline import SameType
 
 @described
 def shuffle(window: int, *, seed: int | None = None) -> SameType:
-    """Shuffle within windows: read ``window`` samples, hand them on in a random order, read the next.
+    """Shuffle within windows: read ``window`` samples, yield them in a random order, read the next ones.
 
-    Holds at most one window in memory. Resuming reads one window again, and nothing before it.
+    At most one window is in memory. Resuming reads one window again, and nothing before it.
 
     Examples
     --------
@@ -48,13 +48,13 @@ def shuffle(window: int, *, seed: int | None = None) -> SameType:
                 yield values.pop(), (start, number) if number < n else (end, 0)
             start, done = end, 0
 
-    stage = SameType.of(Custom(open_on, seed=seed, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(Custom(open_on, seed=seed, keeps_structure=True, reorders=True))
     return stage
 
 
 @described
 def take(n: int) -> SameType:
-    """Hand on the first ``n`` samples.
+    """Yield the first ``n`` samples.
 
     Examples
     --------
@@ -68,15 +68,15 @@ def take(n: int) -> SameType:
         index_of(taken, stage, n)
         return map(tagged, range(taken + 1, n + 1), upstream(before, context))
 
-    stage = SameType.of(Custom(open_on, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(Custom(open_on, keeps_structure=True, reorders=True))
     return stage
 
 
 @described
 def repeat(times: int | None = None) -> SameType:
-    """Open the stream again whenever it ends, ``times`` times in all or, by default, for ever.
+    """Iterate over the stream ``times`` times; by default, for ever.
 
-    Random stages before it draw anew in every pass. A pass without samples ends the stream.
+    Earlier random stages draw new random numbers in each pass. A pass without samples ends the stream.
 
     Raises
     ------
@@ -95,24 +95,29 @@ def repeat(times: int | None = None) -> SameType:
         left = None if times is None else times - index_of(number, stage, times)
         return chain.from_iterable(islice(passes(upstream, number, before, context), left))
 
-    stage = SameType.of(Custom(open_on, reopens_upstream=True, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(Custom(open_on, reopens_upstream=True, keeps_structure=True, reorders=True))
     return stage
 
 
 @described
 def shard(rank: int, world_size: int, *, drop_last: bool = False) -> SameType:
-    """Hand on every ``world_size``-th sample, from number ``rank`` on: the share of one of several machines.
+    """Yield every ``world_size``-th sample, starting with number ``rank``: the share of one rank of several.
 
-    Put it before what is expensive: the samples of the other ranks are read and dropped.
+    Put it before expensive stages: it reads and drops the samples of the other ranks.
 
     Parameters
     ----------
     rank
         From 0 to ``world_size - 1``.
     world_size
-        The number of shares.
+        The number of ranks.
     drop_last
-        Whether to drop samples at the end that are too few for all ranks, so that all get equally many.
+        Whether to drop the samples at the end that are too few for one per rank, so that all ranks get equally many.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
 
     Examples
     --------
@@ -137,27 +142,27 @@ def shard(rank: int, world_size: int, *, drop_last: bool = False) -> SameType:
             return map(own_share, filter(is_full, chunked(pairs, world_size)))
         return islice(pairs, rank if cursor == START else world_size - 1, None, world_size)
 
-    return SameType.of(Custom(open_on, keeps_structure=True, reorders=True))
+    return SameType.from_operations(Custom(open_on, keeps_structure=True, reorders=True))
 
 
 @described
 def expiration_pool(pool_size: int, repetitions: int, iterations: int = 1, *, seed: int | None = None) -> SameType:
-    """Hand on each sample ``repetitions`` times, from a pool of at most ``pool_size``: for samples costly to load.
+    """Yield each sample ``repetitions`` times, at random from a pool of ``pool_size``: for samples costly to load.
 
-    After each sample read, ``iterations`` are drawn from the pool; once it is full, as many as it takes for one to
-    expire. When the upstream has ended, what is left in the pool is handed on.
+    After each sample read, ``iterations`` samples are drawn from the pool; once it is full, as many as it takes for one
+    to be used up. When the upstream has ended, the rest of the pool is drawn.
 
     Resumes by replay.
 
     Parameters
     ----------
     pool_size
-        The largest number of samples held.
+        The largest number of samples in the pool.
     repetitions
-        How often each sample is handed on.
+        How often each sample is yielded.
     iterations
-        How many samples are drawn for each one read while the pool fills: more of them give the first batches sooner,
-        from fewer different samples. At most ``repetitions``.
+        How many samples are drawn per sample read while the pool fills, at most ``repetitions``. With more, the first
+        batches come sooner, and have fewer different samples.
 
     Examples
     --------
@@ -198,5 +203,5 @@ def expiration_pool(pool_size: int, repetitions: int, iterations: int = 1, *, se
         pairs = upstream(START, context)
         return enumerate_from(lambda: drawn(pairs, generator), index_of(cursor, stage))
 
-    stage = SameType.of(Custom(open_on, seed=seed, replays=True, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(Custom(open_on, seed=seed, replays=True, keeps_structure=True, reorders=True))
     return stage

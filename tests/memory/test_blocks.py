@@ -4,9 +4,9 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+from pathlib import Path
 from queue import Queue
 from random import Random
-from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -317,28 +317,8 @@ def test_batches_of_small_samples_are_as_numpy_makes_them():
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 def test_a_fork_goes_on_with_memory_of_its_own():
-    script = """
-        import os
-        import numpy as np
-        from pipekit import apply, combine_batches, pipeline, repeat
-
-        def image(number):
-            return np.full((512, 512), number, np.float32)
-
-        batches = iter(pipeline(range(16), repeat(), apply(image), combine_batches(4)))
-        kept = next(batches)
-        next(batches)
-        pid = os.fork()
-        after = [next(batches)[:, 0, 0].tolist() for _ in range(5)]
-        assert after == [[8, 9, 10, 11], [12, 13, 14, 15], [0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]], after
-        assert kept[:, 5, 5].tolist() == [0, 1, 2, 3]
-        if pid:
-            _, status = os.waitpid(pid, 0)
-            assert status == 0
-            print('both')
-    """
     done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', dedent(script)],
+        [sys.executable, '-W', 'ignore', Path(__file__).parent / 'programs' / 'fork.py'],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,

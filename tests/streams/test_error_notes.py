@@ -1,10 +1,10 @@
 """Errors say where they were raised, and the line in their note runs that sample again."""
 
-import os
 import subprocess
 import sys
 import traceback
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -279,24 +279,6 @@ def test_arrays_are_shown_by_type_and_shape():
 
 
 def test_ctrl_c_in_the_consumer_is_not_blamed_on_a_sample():
-    script = (
-        'import signal, time, os, threading\n'
-        'from pipekit import *\n'
-        'started = threading.Event()\n'
-        'def load(x): started.set(); time.sleep(60)\n'
-        'threading.Thread(target=lambda: (started.wait(), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()\n'
-        'try:\n'
-        '    for batch in pipeline(range(9), apply(load), prefetch()): pass\n'
-        'except KeyboardInterrupt as error:\n'
-        "    print(getattr(error, '__notes__', []), flush=True)\n"
-        'os._exit(0)\n'
-    )
-    done = subprocess.run(
-        [sys.executable, '-c', script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
-    )
+    program = Path(__file__).parent / 'programs' / 'interrupted.py'
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == '[]\n'

@@ -49,7 +49,7 @@ def test_periodic_work_is_weighted_correctly(period, batches_of, monkeypatch):
 def test_the_meter_keeps_nothing_of_a_sample():
     with pipeline(range(100), apply(np.zeros), combine_batches(1), prefetch(profile=True)) as batches:
         list(islice(batches, 9))
-    assert {type(value) for calls in batches._meter.calls_of.values() for call in calls for value in call} == {
+    assert {type(value) for calls in batches._delivery.meter.calls_of.values() for call in calls for value in call} == {
         str,
         float,
     }

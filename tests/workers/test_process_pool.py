@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from textwrap import dedent
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from pipekit.workers.pools import WorkerPools
 TIMEOUT_SECONDS = 100
 TWO = processes(2, ahead=8)
 MIB = 1 << 20
+PROGRAMS = Path(__file__).parent / 'programs'
 
 needs_proc = pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='needs /proc')
 
@@ -40,18 +41,15 @@ def through(pools, function, values, workers=TWO):
     return [value for value, _ in opened(pipeline(values, apply(function, workers=workers)), pools)]
 
 
-def run(script, *, stdin=None, path=None):
-    command = [sys.executable, '-W', 'error', *([str(path)] if path else ['-'] if stdin else ['-c', dedent(script)])]
-    if path:
-        path.write_text(dedent(script))
+def run(*arguments, text=None):
+    """What a program prints that raises no error, and no warning."""
     done = subprocess.run(
-        command,
-        input=dedent(script) if stdin else None,
+        [sys.executable, '-W', 'error', *arguments],
+        input=text,
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,
         check=False,
-        env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
     )
     assert (done.returncode, done.stderr) == (0, '')
     return done.stdout
@@ -134,129 +132,42 @@ def test_any_function_runs_in_processes(name, pools):
     ]
 
 
-SCRIPT = """
-    from dataclasses import dataclass
-    from functools import lru_cache
-    from typing import NamedTuple
-    import numpy as np
-    from pipekit import apply, combine_batches, pipeline, prefetch, processes
-
-    class Point(NamedTuple):
-        x: int
-        y: int
-
-    @dataclass
-    class Image:
-        pixels: object
-        made = []
-
-    class Broken(Exception):
-        pass
-
-    OFFSET = 10
-
-    @lru_cache
-    def load(number):
-        if number == 4:
-            raise Broken(number)
-        return Point(number + OFFSET, Image(np.full(50_000, number)))
-
-    workers = processes(2)
-    with pipeline(range(9), apply(load, workers=workers), prefetch()) as points:
-        found = []
-        try:
-            for point in points:
-                assert type(point) is Point and type(point.y) is Image, type(point)
-                assert (point.y.pixels == point.x - OFFSET).all()
-                found.append(point.x)
-        except Broken as error:
-            print(found, error)
-    stages = apply(load, workers=workers), combine_batches(2, workers=workers)
-    with pipeline(range(4), *stages, prefetch()) as batches:
-        print([(type(batch).__name__, batch.x.tolist()) for batch in batches])
-"""
+TRAVEL = PROGRAMS / 'travel.py'
 OUTPUT = "[10, 11, 12, 13] 4\n[('Point', [10, 11]), ('Point', [12, 13])]\n"
 
 
-def test_a_script_needs_no_main_guard_and_its_classes_can_be_sent(tmp_path):
-    assert run(SCRIPT, path=tmp_path / 'script.py') == OUTPUT
+def test_a_script_needs_no_main_guard_and_its_classes_can_be_sent():
+    assert run(TRAVEL) == OUTPUT
 
 
 def test_a_script_may_come_from_an_argument_or_from_standard_input():
-    assert run(SCRIPT) == OUTPUT
-    assert run(SCRIPT, stdin=True) == OUTPUT
-
-
-CLOSED = """
-import os, sys
-import numpy as np
-from pipekit import apply, combine_batches, pipeline, prefetch, processes
-
-def load(number):
-    print(number, flush=True)
-    for stream in (1, 2):
-        os.write(stream, b'x' * 10_000)  # as a library in C does
-    assert os.read(0, 1) == b''
-    return np.full(100_000, number)
-
-with pipeline(range(6), apply(load, workers=processes(2)), combine_batches(2), prefetch()) as batches:
-    values = [batch[:, 0].tolist() for batch in batches]
-    for stream in map(int, sys.argv[2:]):
-        try:
-            os.fstat(stream)
-        except OSError:
-            values.append('closed')
-with open(sys.argv[1], 'w') as file:
-    print(*values, file=file)
-"""
+    code = TRAVEL.read_text(encoding='utf-8')
+    assert run('-c', code) == OUTPUT
+    assert run('-', text=code) == OUTPUT
 
 
 @pytest.mark.parametrize('closed', ['0', '1', '2', '01', '02', '12', '012'])
 def test_standard_streams_may_be_closed(closed, tmp_path):
-    script, result = tmp_path / 'script.py', tmp_path / 'result'
-    script.write_text(CLOSED)
+    program, result = PROGRAMS / 'closed_streams.py', tmp_path / 'result'
     closing = ' '.join(f'{stream}{"<" if stream == "0" else ">"}&-' for stream in closed)
     done = subprocess.run(
-        ['sh', '-c', f'exec "$0" "$@" {closing}', sys.executable, script, result, *closed],
+        ['sh', '-c', f'exec "$0" "$@" {closing}', sys.executable, program, result, *closed],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=TIMEOUT_SECONDS,
         check=False,
-        env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
     )
     assert (done.returncode, done.stderr.strip(b'x')) == (0, b'')
     assert result.read_text() == '[0, 1] [2, 3] [4, 5]' + ' closed' * len(closed) + '\n'
 
 
 def test_a_class_that_is_sent_keeps_its_state_here():
-    assert (
-        run("""
-        from dataclasses import dataclass
-        from pipekit import apply, pipeline, prefetch, processes
-
-        @dataclass
-        class Image:
-            name: int
-            seen = 0
-
-            def same(self):
-                return self
-
-        same = Image.same
-        with pipeline(map(Image, range(20)), apply(Image.same, workers=processes(1, ahead=2)), prefetch()) as images:
-            for image in images:
-                Image.seen += 1
-        print(image, Image.seen, Image.same is same)
-    """)
-        == 'Image(name=19) 20 True\n'
-    )
+    assert run(PROGRAMS / 'class_that_changes.py') == 'Image(name=19) 20 True\n'
 
 
-def test_functions_and_classes_of_a_notebook_can_be_sent():
-    cell = dedent(SCRIPT).replace('print(', 'printed.append(').replace('(found, error)', '(found)')
-    space = {'__name__': 'a_notebook', 'printed': []}
-    exec(cell, space)
-    assert space['printed'][0] == [10, 11, 12, 13]
+def test_functions_and_classes_of_a_notebook_can_be_sent(capsys):
+    exec(TRAVEL.read_text(encoding='utf-8'), {'__name__': 'a_notebook'})
+    assert capsys.readouterr().out == OUTPUT
 
 
 class Counting:

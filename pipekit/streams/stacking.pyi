@@ -8,8 +8,6 @@ into overloads while it infers a pipeline, and takes the last row of ``Stacking`
 # mypy: disable-error-code="overload-overlap"
 # pyright: reportOverlappingOverload=false
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final, overload
 
@@ -22,24 +20,19 @@ S = TypeVar('S')
 S_co = TypeVar('S_co', covariant=True)
 Array: TypeAlias = npt.NDArray[Any]
 
-
 class HasArray(Protocol):
     """Arrays, and what numpy can turn into one: numpy's scalars, tensors of torch."""
 
     def __array__(self) -> Array: ...
 
-
-Field: TypeAlias = HasArray | complex | str | bytes | list[Any]
-
+Field: TypeAlias = HasArray | complex | str | list[Any]
 
 @final
 class Untyped:
     """No value is one, so that only ``Any`` matches: without a row for it, it would match the first row there is."""
 
-
 class Stacked(Any, Generic[S_co]):  # type: ignore[misc]
     """A batch of arrays, made of samples of type ``S_co``."""
-
 
 class Stacking(Protocol):
     """A stage from samples to batches of arrays, in the structure of a sample."""
@@ -61,13 +54,10 @@ class Stacking(Protocol):
     @overload
     def __call__(self, iterable: Iterable[S], /) -> Iterator[Stacked[S]]: ...
 
-
 class Batches(Generic[S_co]):
     """An iterator over batches of arrays that are made of samples of type ``S_co``."""
 
-    def __iter__(self) -> Batches[S_co]:
-        raise NotImplementedError
-
+    def __iter__(self) -> Batches[S_co]: ...
     @overload
     def __next__(self: Batches[Untyped]) -> Any: ...
     @overload
@@ -82,14 +72,10 @@ class Batches(Generic[S_co]):
     def __next__(self: Batches[Mapping[K, Field]]) -> dict[K, Array]: ...
     @overload
     def __next__(self: Batches[Any]) -> Any: ...
-    def __next__(self) -> Any:
-        raise NotImplementedError
-
 
 class ResumableBatches(Batches[S_co]):
     """The same, with what a ``StreamIterator`` has besides."""
 
     cursor: Cursor
 
-    def resume(self, cursor: Cursor) -> ResumableBatches[S_co]:
-        raise NotImplementedError
+    def resume(self, cursor: Cursor) -> ResumableBatches[S_co]: ...
