@@ -10,6 +10,7 @@ import numpy as np
 from ..describing.descriptions import Description, described
 from ..describing.display import code
 from ..memory.blocks import is_worth_pooling, pooled_empty
+from .leaves import are_tensors
 
 NUMERIC = set('biufc')
 
@@ -75,13 +76,15 @@ def arrays(*columns: Any, **named: Any) -> Arrays[Any]:
     Parameters
     ----------
     *columns, **named
-        numpy arrays, memory maps, or other objects with a ``shape`` that take lists of indices, such as the data sets
-        of h5py and zarr. Their first axes have the same length.
+        numpy arrays, memory maps, tensors of torch, or other objects with a ``shape`` that take lists of indices, such
+        as the data sets of h5py and zarr. Their first axes have the same length. Columns of pandas, polars and pyarrow
+        go by ``column.to_numpy()``: they may be indexed by labels rather than by positions.
 
     Raises
     ------
     TypeError, ValueError
-        If there are no arrays, some have names and some do not, one has no axes, or they differ in length.
+        If there are no arrays, some have names and some do not, one has no axes or is not indexed by position, has a
+        mask or another meaning of its own, or they differ in length.
 
     Examples
     --------
@@ -97,12 +100,23 @@ def arrays(*columns: Any, **named: Any) -> Arrays[Any]:
         raise TypeError('arrays takes arrays by position or by name, at least one and not both')
     values = [*columns, *named.values()]
     for array in values:
-        if not isinstance(getattr(array, 'shape', None), tuple) or not hasattr(array, '__getitem__'):
-            raise TypeError(f'arrays needs arrays, or other objects with a shape and [], got {code(array)}')
+        _check_column(array)
     shapes = [tuple(array.shape) for array in values]
     if not all(shapes) or len({shape[0] for shape in shapes}) != 1:
         raise ValueError(f'arrays must be equally long, got the shapes {", ".join(map(str, shapes))}')
     return Arrays(named or columns)
+
+
+def _check_column(column: Any) -> None:
+    if hasattr(column, 'to_numpy'):
+        raise TypeError(f'arrays takes columns that are indexed by position, got {code(column)}; pass its .to_numpy()')
+    if isinstance(column, np.ma.MaskedArray):
+        raise TypeError('arrays would lose the mask of a masked array; pass array.filled(value) and the mask')
+    if isinstance(column, np.ndarray) and type(column) not in (np.ndarray, np.memmap):
+        raise TypeError(f'arrays takes plain arrays, got a {type(column).__name__}; pass np.asarray(array)')
+    if not isinstance(getattr(column, 'shape', None), tuple) or not hasattr(column, '__getitem__'):
+        remedy = '; pass np.array(column)' if isinstance(column, list | tuple) else ''
+        raise TypeError(f'arrays needs arrays, or other objects with a shape and [], got {code(column)}{remedy}')
 
 
 def _is_numeric(column: Any) -> bool:
@@ -132,6 +146,8 @@ def _take(column: Any, where: Any) -> Any:
             return plain.take(where, axis=0)
         # The indices are within range. With the default mode, numpy would gather into a temporary array first.
         return plain.take(where, axis=0, out=pooled_empty((len(where), *plain.shape[1:]), plain.dtype), mode='clip')
+    if are_tensors({type(column)}):
+        return column[where.tolist()]
     # h5py takes indices in increasing order, without duplicates.
     order, places = np.unique(where, return_inverse=True)
     return np.asarray(column[order.tolist()])[places]

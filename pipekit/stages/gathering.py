@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
+from ..describing.display import code, structure
 from ..memory.blocks import allocating_from
 from ..streams.activities import Activity, read_by
 from ..streams.context import Context, Upstream
 from ..streams.cursors import Cursor, Pair, Pairs
-from ..streams.error_notes import StageLocation
+from ..streams.error_notes import StageLocation, raise_noted
 from ..streams.metering import OFF
 from ..streams.stream import Gather
 from .arrays import Arrays
 from .combiners import combine_to_arrays
 from .operations import Chunk
+
+NOT_GATHERED = object()
 
 
 class IndexChunk(NamedTuple):
@@ -31,10 +35,25 @@ class IndexChunk(NamedTuple):
 def gather_function(sequence: Any, combine: Callable[..., Any]) -> Gather | None:
     """A function that makes a batch of the elements at a list of indices, faster than one by one; ``None`` if none."""
     if isinstance(sequence, Arrays):
-        return sequence.gather if sequence.is_numeric and combine is combine_to_arrays else None
+        return partial(_gather_columns, sequence) if sequence.is_numeric and combine is combine_to_arrays else None
     if callable(getattr(sequence, '__getitems__', None)):  # a data set for torch's DataLoader
-        return lambda indices: combine(sequence.__getitems__(indices))
+        return lambda indices: combine(_get_items(sequence, indices))
     return None
+
+
+def _gather_columns(columns: Arrays[Any], indices: list[int]) -> Any:
+    with suppress(Exception):  # the error is raised again by the same batch made without gathering
+        return columns.gather(indices)
+    return NOT_GATHERED
+
+
+def _get_items(sequence: Any, indices: list[int]) -> Any:
+    samples = sequence.__getitems__(indices)
+    if not isinstance(samples, list | tuple) or len(samples) != len(indices):
+        given = f'{len(samples)} samples' if isinstance(samples, list | tuple) else structure(samples)
+        expected = f'a list of {len(indices)} samples, one for each index'
+        raise ValueError(f'__getitems__ of {code(sequence)} must return {expected}, got {given}')
+    return samples
 
 
 def index_chunks(chunk: Chunk, pairs: Pairs[int], start: Cursor) -> Iterator[IndexChunk]:
@@ -62,10 +81,17 @@ def gather_batches(
     @read_by(lambda names: Activity(names['location'], names['indices'], names['after'], names['before']))
     def batch_of(chunk: IndexChunk) -> Pair[Any] | None:
         indices, before, after, makes_batch = chunk
+        failure: list[Exception] = []
         if makes_batch:
-            with suppress(Exception):
-                return (recorder.call(location.path, gather, indices) if recorder.on else gather(indices)), after
-        # An error is raised again here, as the same error as without gathering.
-        return next(fallback(before, context), None)
+            try:
+                batch = recorder.call(location.path, gather, indices) if recorder.on else gather(indices)
+                if batch is not NOT_GATHERED:
+                    return batch, after
+            except Exception as error:
+                failure.append(error)
+        pair = next(fallback(before, context), None)  # raises the same error with the sample, if one is at fault
+        if failure:
+            raise_noted(failure.pop(), location, indices, after, before)
+        return pair
 
     return filter(None, map(batch_of, chunks))

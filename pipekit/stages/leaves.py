@@ -119,6 +119,8 @@ def _array(leaf: Any, number: int, path: Path) -> Array:
         if not all_equal(dtypes):
             _fail(path, number, f'a list of {_names(dtypes)}', f'convert its elements to one type, or {AS_THEY_ARE}')
         return _array_of_list(leaf, first(dtypes, np.dtype(float)), number, path)
+    if (dtype := _dtype_of_scalars(type(leaf))) is not None:
+        return _array_of_list(leaf, dtype, number, path)
     if hasattr(leaf, 'mask') and isinstance(leaf, np.ndarray):
         _fail(path, number, 'a masked array and would lose its mask', 'fill it, or use combine_to_tuples')
     array = np.asarray(leaf)
@@ -133,7 +135,8 @@ def _array_of_list(leaf: Any, dtype: Any, number: int, path: Path) -> Array:
     try:
         return np.array(leaf, dtype)
     except OverflowError:
-        _fail(path, number, f'a list with an int too large for {dtype}', 'make it an array of np.uint64')
+        what = 'a list with an int' if isinstance(leaf, list | tuple) else 'an int'
+        _fail(path, number, f'{what} too large for {dtype}', 'make it np.uint64')
     except ValueError as error:
         _fail(path, number, f'ragged, {structure(leaf)}', 'make it one array, or a tuple of arrays', error)
 

@@ -134,13 +134,15 @@ def shard(rank: int, world_size: int, *, drop_last: bool = False) -> SameType:
         return len(chunk) == world_size
 
     def own_share(chunk: list[Pair[Any]]) -> Pair[Any]:
-        return chunk[rank][0], chunk[-1][1]
+        # The rank is in the cursor, so that random stages after this one draw differently on each rank.
+        return chunk[rank][0], (chunk[-1][1], rank, world_size)
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
-        pairs = upstream(cursor, context)
-        if drop_last:
-            return map(own_share, filter(is_full, chunked(pairs, world_size)))
-        return islice(pairs, rank if cursor == START else world_size - 1, None, world_size)
+        if not drop_last:
+            return islice(upstream(cursor, context), rank if cursor == START else world_size - 1, None, world_size)
+        if isinstance(cursor, tuple) and cursor[1:] == (rank, world_size):  # states of version 0.1 have no rank
+            cursor = cursor[0]
+        return map(own_share, filter(is_full, chunked(upstream(cursor, context), world_size)))
 
     return SameType.from_operations(Custom(open_on, keeps_structure=True, reorders=True))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, count, islice
 from typing import Any, Protocol, TypeAlias, TypeVar, overload
+from warnings import warn
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from more_itertools import all_equal
 from ..describing.arguments import boolean, function, seed_or_fresh, weights_of
 from ..describing.descriptions import described
 from ..describing.display import code
+from ..describing.tracebacks import own_depth
 from ..streams.calls import Call, function_of_calls
 from ..streams.context import Context, Upstream
 from ..streams.cursors import START, Cursor, Pair, Pairs, index_of, parts_of
@@ -99,6 +101,7 @@ def sample(
         indices = partial(_without_replacement, n, checked)
 
     def indices_after(cursor: Cursor, context: Context) -> Iterator[int]:
+        _check_length(sequence, n)
         return indices(context.generators(seed), index_of(cursor, sample))  # it has no end
 
     drawn = counting(sequence, indices_after)
@@ -266,6 +269,15 @@ def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int
         )
     reopens = all(stream.reopens for stream in streams)
     return Source(open_at, seed=seed, branches=streams, reopens=reopens, indices=indices)
+
+
+def _check_length(sequence: Any, n: int) -> None:
+    now = len(sequence)
+    changed = f'{code(sequence)} had {n} elements when sample was called, and has {now} now'
+    if now < n:
+        raise IndexError(f'{changed}; call it again')
+    if now > n:
+        warn(f'{changed}; only the first {n} are drawn', RuntimeWarning, stacklevel=own_depth())
 
 
 def _ended_for_good(iterator: Iterator[T]) -> Iterator[T]:

@@ -18,13 +18,7 @@ from .operations import PendingBatch
 
 
 class Task:
-    """A function of a value with its cursor and the one before it, for any thread; picklable if its functions are.
-
-    Examples
-    --------
-    >>> Task([Call(abs)], key=())((-3, 1, 0))
-    (3, 1)
-    """
+    """Calls on a value with its cursor and the one before it, in any thread; picklable if its functions are."""
 
     def __init__(
         self,

@@ -127,3 +127,63 @@ def test_arrays_print_compare_and_are_described():
 def test_a_bad_argument_is_an_error_when_the_sequence_is_made(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+class Matrix(np.ndarray):
+    """Like ``np.matrix``: its rows have another shape than those of an array."""
+
+
+class Labelled:
+    """Like a series of pandas, polars or pyarrow: it says how to get positions."""
+
+    shape = (3,)
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, label):
+        raise KeyError(label)
+
+    def to_numpy(self):
+        return np.arange(3)
+
+
+@pytest.mark.parametrize(
+    ('column', 'remedy'),
+    [
+        (Labelled(), 'to_numpy()'),
+        (np.ma.masked_array([1, 2, 3], [True, False, False]), 'array.filled(value)'),
+        (np.zeros((2, 2)).view(Matrix), 'np.asarray(array)'),
+        (np.array([(1,)], [('x', int)]).view(np.recarray), 'np.asarray(array)'),
+        (np.char.array(['a', 'b']), 'np.asarray(array)'),
+        ([1, 2, 3], 'np.array(column)'),
+        ((1, 2, 3), 'np.array(column)'),
+        ({'a': 1}, 'a shape and []'),
+        (iter('abc'), 'a shape and []'),
+        (3, 'a shape and []'),
+        (None, 'a shape and []'),
+    ],
+)
+def test_columns_that_are_not_plain_positions_are_refused_with_a_remedy(column, remedy):
+    with pytest.raises(TypeError) as error:
+        arrays(images=np.zeros(3), labels=column)
+    assert remedy in str(error.value)
+
+
+@pytest.mark.parametrize('library', ['pandas', 'polars', 'pyarrow'])
+def test_columns_of_data_frames_go_by_to_numpy(library):
+    make = {'pandas': 'Series', 'polars': 'Series', 'pyarrow': 'array'}[library]
+    column = getattr(pytest.importorskip(library), make)([3, 1, 2])
+    with pytest.raises(TypeError, match=r'pass its \.to_numpy\(\)'):
+        arrays(labels=column)
+    assert arrays(labels=column.to_numpy())[1]['labels'] == 1
+
+
+def test_tensors_stay_tensors():
+    torch = pytest.importorskip('torch')
+    images, labels = torch.arange(24.0).reshape(6, 2, 2), torch.arange(6)
+    data = arrays(images=images, labels=labels)
+    assert isinstance(data[1]['images'], torch.Tensor)
+    assert torch.equal(data[[4, 1]]['images'], images[[4, 1]])
+    batch = next(iter(pipeline(sample(data, seed=0), combine_batches(3))))
+    assert torch.equal(batch['images'], images[batch['labels']])

@@ -150,10 +150,10 @@ def test_a_data_set_with_getitems_is_read_batch_by_batch(combine):
     assert same(gathered, pairs(batches, 4, fused=False))
 
 
-def test_errors_are_those_of_the_plain_run():
+def test_an_error_at_a_sample_is_that_of_the_plain_run():
     class Broken(OfTorch):
         def __getitems__(self, indices):
-            raise OSError('all of them')
+            return [self[index] for index in indices]
 
         def __getitem__(self, index):
             if index == 7:
@@ -165,6 +165,39 @@ def test_errors_are_those_of_the_plain_run():
     with pytest.raises(KeyError) as caught:
         next(batches)
     assert caught.value.__notes__ == ['after the cursor 6\nto run it again: pipeline.replay(6)']
+
+
+@pytest.mark.parametrize(
+    ('given', 'what'),
+    [
+        (lambda samples: samples[1:], 'got 2 samples'),
+        (lambda samples: [*samples, samples[0]], 'got 4 samples'),
+        (lambda samples: [], 'got 0 samples'),
+        (combine_to_arrays, 'got 2 samples'),
+        (lambda samples: {'image': samples}, "got {'image': "),
+        (iter, 'got list_iterator'),
+        (lambda samples: None, 'got NoneType'),
+    ],
+)
+def test_getitems_must_return_a_sample_for_each_index(given, what):
+    class Odd(OfTorch):
+        def __getitems__(self, indices):
+            return given([self[index] for index in indices])
+
+    with pytest.raises(ValueError, match='must return a list of 3 samples, one for each index') as error:
+        next(iter(pipeline(Odd(), combine_batches(3))))
+    assert what in str(error.value)
+    assert 'in combine_batches(3), the 2nd of 2 stages, on batch [0, 1, 2]' in error.value.__notes__[0]
+
+
+def test_an_error_of_getitems_alone_is_raised():
+    class Broken(OfTorch):
+        def __getitems__(self, indices):
+            raise OSError('all of them')
+
+    with pytest.raises(OSError, match='all of them') as error:
+        next(iter(pipeline(Broken(), combine_batches(3))))
+    assert 'in combine_batches(3)' in error.value.__notes__[0]
 
 
 def test_a_wrong_cursor_is_an_error_before_iteration():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from more_itertools import take as first_of
 
-from pipekit import expiration_pool, keep, pipeline, repeat, shard, shuffle, take
+from pipekit import apply, expiration_pool, flatten, keep, pipeline, repeat, shard, shuffle, take
 
 
 def test_shuffle_stays_within_its_window():
@@ -84,3 +84,19 @@ def test_numpy_integers_are_ints():
 def test_a_bad_argument_is_an_error_when_the_stage_is_made(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def draw_one(value, rng):
+    return int(rng.integers(10**9))
+
+
+@pytest.mark.parametrize('drop_last', [True, False])
+@pytest.mark.parametrize('world_size', [2, 3, 7])
+@pytest.mark.parametrize('source', [range(50), pipeline(range(5), repeat(10)), pipeline([range(25)] * 2, flatten())])
+def test_ranks_draw_differently(source, world_size, drop_last):
+    ranks = range(world_size)
+    drawn = [
+        list(pipeline(source, shard(rank, world_size, drop_last=drop_last), apply(draw_one, seed=0))) for rank in ranks
+    ]
+    numbers = [number for one in drawn for number in one]
+    assert len(set(numbers)) == len(numbers)

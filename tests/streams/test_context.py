@@ -141,7 +141,8 @@ def test_a_run_changes_no_value_and_no_cursor(source, stage):
 )
 @settings(max_examples=150, deadline=None)
 def test_a_run_changes_nothing_in_any_composition_at_any_cursor(source, names, run, data):
-    stream = pipeline(SOURCES[source], *(STAGES[name] for name in names))
+    ends = take(50)  # else the search for a sample that is not skipped may have no end
+    stream = pipeline(SOURCES[source], ends, *(STAGES[name] for name in names))
     expected = pairs(stream, {})
     assert same(pairs(stream, run), expected)
     k = data.draw(st.integers(0, len(expected) - 1)) if expected else 0
