@@ -10,7 +10,7 @@ from queue import SimpleQueue
 import pytest
 
 import pipekit
-from pipekit import Closed, apply, combine_batches, keep, pipeline, prefetch, processes, threads
+from pipekit import Closed, apply, combine_batches, keep, pipeline, prefetch, processes, replace, retry, skip, threads
 
 TIMEOUT_SECONDS = 20.0  # far more than anything here takes
 PACKAGE = os.path.dirname(pipekit.__file__) + os.sep  # how the files of its frames begin
@@ -165,6 +165,19 @@ def test_a_stall_in_a_predicate_names_the_sample():
     stuck = Stuck(3)
     text = warning_of(stuck, range(1, 6), keep(stuck))
     assert 'keep(<Stuck>), the 2nd of 2 stages, on sample 3 (cursor 3)\nto run it again: pipeline.replay(2)\n' in text
+
+
+@pytest.mark.parametrize('on_error', [skip(), replace(abs), retry(1)])
+def test_a_stall_in_a_stage_with_on_error_names_the_sample(on_error):
+    stuck = Stuck(3)
+    text = warning_of(stuck, range(9), apply(stuck, on_error=on_error), combine_batches(2))
+    assert ', the 2nd of 3 stages, on sample 3 (cursor 4)\n' in text
+
+
+def test_a_stall_in_a_function_that_decides_the_batch_size_names_the_sample():
+    stuck = Stuck(3)
+    text = warning_of(stuck, range(9), combine_batches(lambda chunk, sample: len(chunk) < stuck(sample), list))
+    assert 'combine_batches(<lambda>, list), the 2nd of 2 stages, on sample 3 (cursor 4)\n' in text
 
 
 def test_the_frames_of_pipekit_are_shown_on_request(monkeypatch):
