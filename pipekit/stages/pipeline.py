@@ -216,13 +216,13 @@ class Pipeline(Stream[Out_co]):
         shares_cursors = all(each.keeps_cursors for stage in self._stages[number - 1 :] for each in stage.operations)
         return StageLocation(parts[number - 1], number, len(parts), shares_cursors=shares_cursors)
 
-    def _open_observed(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
-        watched = [_watch_stage(partial(watch, 0))]
+    def _open_observed(self, observe: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
+        observed = [_observing_stage(partial(observe, 0))]
         for number, stage in enumerate(self._stages, 1):
             # A stage that keeps the structure is left out: a shuffle would load its whole window for one value.
-            watched += [] if stage.keeps_structure else [stage]
-            watched += [_watch_stage(partial(watch, number))]
-        return Pipeline(self._source, watched).open(START, ALONE)
+            observed += [] if stage.keeps_structure else [stage]
+            observed += [_observing_stage(partial(observe, number))]
+        return Pipeline(self._source, observed).open(START, ALONE)
 
     def __repr__(self) -> str:
         return call_code('pipeline', (self._source, *self._stages), {})
@@ -259,5 +259,5 @@ def _without_on_error(each: PlacedOperation) -> PlacedOperation:
     return each._replace(operation=replace(operation, on_error=())) if isinstance(operation, Map) else each
 
 
-def _watch_stage(watch: Callable[[Pair[Any]], Pair[Any]]) -> Stage[Any, Any]:
-    return Stage(lambda upstream, cursor, context: map(watch, upstream(cursor, context)))
+def _observing_stage(observe: Callable[[Pair[Any]], Pair[Any]]) -> Stage[Any, Any]:
+    return Stage(lambda upstream, cursor, context: map(observe, upstream(cursor, context)))

@@ -64,7 +64,7 @@ def test_skipping_does_not_change_the_other_samples(workers):
 def test_stages_that_skip_obey_the_laws():
     steps = [
         apply(load, on_error=skip(OSError, budget=None)),
-        apply(jitter, seed=0, on_error=[retry(1), replace(abs, budget=None)]),
+        apply(jitter, seed=0, on_error=[retry(1), replace(float, budget=None)]),
         shuffle(3, seed=0),
         combine_batches(3),
     ]

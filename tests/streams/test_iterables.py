@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from toolz import curry
 
+from pipekit.describing.display import code
 from pipekit.streams.iterables import is_sequence, needs_no_arguments
 
 
-@pytest.mark.parametrize('value', [[1], 'ab', range(3), np.zeros(2), deque([1])], ids=repr)
+@pytest.mark.parametrize('value', [[1], 'ab', range(3), np.zeros(2), deque([1])], ids=code)
 def test_what_has_a_length_and_indices_is_a_sequence(value):
     assert is_sequence(value)
 
 
-@pytest.mark.parametrize('value', [{1: 2}, {1}, iter([1]), np.array(5), list, None], ids=repr)
+@pytest.mark.parametrize('value', [{1: 2}, {1}, iter([1]), np.array(5), list, None], ids=code)
 def test_mappings_sets_iterators_and_types_are_not_sequences(value):
     assert not is_sequence(value)
 
