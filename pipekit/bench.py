@@ -25,7 +25,7 @@ from .describing.display import brief
 from .describing.structures import fields_of
 from .errors import Exhausted, NotResumable
 from .reports.measurements import Measurements, peak_memory
-from .streams.iterables import takes_nothing
+from .streams.iterables import needs_no_arguments
 from .streams.stream import Stream, StreamIterator
 
 T = TypeVar('T')
@@ -103,7 +103,7 @@ def batches_of(value: Any, target: str, *, add_prefetch: bool = False, profile: 
     profile
         Whether to set ``profile=True`` in its ``prefetch``; implies ``add_prefetch``.
     """
-    if callable(value) and takes_nothing(value, unknown=False):
+    if callable(value) and needs_no_arguments(value, unknown=False):
         value, target = value(), f'{target}()'
     if isinstance(value, BatchIterator):
         end = value._end._call

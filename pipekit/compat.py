@@ -1,4 +1,4 @@
-"""The function that pipekit grew out of."""
+"""``make_infinite_batch_iter``: the interface of deep_pipe's ``batch_iter``, as one call."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_infinite_batch_iter(
     Parameters
     ----------
     source
-        Samples, without end; ``load_by_random_id`` makes them.
+        An endless supply of samples, as from ``load_by_random_id``.
     *transformers
         Stages.
     batch_size
@@ -39,7 +39,7 @@ def make_infinite_batch_iter(
     buffer_size
         The largest number of batches made ahead.
     combiner
-        What makes a batch of a list of samples.
+        Makes a batch from a list of samples.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""``pipeline(...)``: a source and stages as one description."""
+"""``pipeline(...)``: combines a source and stages into one description."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .batches.prefetch import Prefetch
 from .describing.descriptions import FactoryCall, is_described
 from .describing.display import code, is_partial
 from .stages.functions import SampleFunction
-from .stages.pipeline import IterableStage, Pipeline, Stage, joined
-from .streams.iterables import source_of, takes_nothing
+from .stages.pipeline import IterableStage, Pipeline, Stage, join_stages
+from .streams.iterables import needs_no_arguments, source_of
 from .streams.stream import Stream
 
 if TYPE_CHECKING:
@@ -20,34 +20,35 @@ if TYPE_CHECKING:
     StageLike: TypeAlias = Callable[[Iterable[Any]], Iterable[Any]]
 
 
-# What a pipeline yields is inferred with the stub beside this file.
+# The stub beside this file has the overloads from which type checkers infer what a pipeline yields.
 def pipeline(*parts: Source | StageLike | Prefetch) -> Pipeline | BatchIterator | Stage:
-    """Feed a source through stages.
+    """Combine a source and stages.
 
-    Nothing runs, opens or starts: the result is a description.
+    The result is a description: nothing runs, opens or starts yet.
 
     Parameters
     ----------
     *parts
-        The source: a pipeline, a sequence, anything else to iterate over, an iterator, or a function without arguments
-        that makes one. Then stages. Last, for batches from a background thread, ``prefetch(...)``. Without a source,
-        the stages are one stage, to be put into other pipelines.
+        First the source: a pipeline, a sequence or another iterable, an iterator, or a function without arguments that
+        makes an iterator. Then stages. Last, for batches from a background thread, ``prefetch(...)``. Without a source,
+        the stages form one stage, for use in other pipelines.
 
-        Any function from an iterable to an iterator is a stage too, as long as it can be told from a function of a
-        sample: a generator function, a class of iterators, a function of ``toolz``, ``itertools`` or
-        ``more_itertools``, or one whose annotations say ``Iterable`` or ``Iterator``.
+        A function from an iterable to an iterator is a stage too, if it can be distinguished from a sample function:
+        a generator function, an iterator class, a function of ``toolz``, ``itertools`` or ``more_itertools``, or a
+        function with ``Iterable`` or ``Iterator`` in its annotations.
 
     Returns
     -------
     Pipeline, BatchIterator or Stage
-        A ``BatchIterator`` where the last part is ``prefetch(...)``, a ``Stage`` where the first part is one.
+        A ``Stage`` if the first part is a stage, a ``BatchIterator`` if the last part is ``prefetch(...)``, otherwise a
+        ``Pipeline``.
 
     Raises
     ------
     TypeError
-        If a part is not what it should be at its place.
+        If a part is not a source, a stage or ``prefetch(...)``, or is in the wrong position.
     NotResumable
-        If a stage has to open the source again, and the source is an iterator.
+        If a stage has to open the source more than once, and the source is an iterator.
 
     Examples
     --------
@@ -69,15 +70,15 @@ def pipeline(*parts: Source | StageLike | Prefetch) -> Pipeline | BatchIterator 
     first, *others = parts
     if isinstance(first, BatchIterator | Prefetch):
         raise TypeError(f'prefetch(...) is always the last part of a pipeline, got {code(first)} as the first')
-    if isinstance(first, Stage) or (_is_foreign_stage(first) and not takes_nothing(first, unknown=False)):
-        whole = joined([_stage(part) for part in parts])
+    if isinstance(first, Stage) or (_is_iterable_stage(first) and not needs_no_arguments(first, unknown=False)):
+        whole = join_stages([_stage(part) for part in parts])
         whole._call = FactoryCall(pipeline, whole.stages, {})
         return whole
     source = source_of(first)
     end = others.pop() if others and isinstance(others[-1], Prefetch) else None
     stages = [_stage(part) for part in others]
-    fed = Pipeline(source.source, (*source.stages, *stages))
-    return fed if end is None else BatchIterator(fed, end)
+    whole_pipeline = Pipeline(source.source, (*source.stages, *stages))
+    return whole_pipeline if end is None else BatchIterator(whole_pipeline, end)
 
 
 def _stage(part: Any) -> Stage[Any, Any]:
@@ -85,7 +86,7 @@ def _stage(part: Any) -> Stage[Any, Any]:
         return part
     if isinstance(part, Prefetch):
         raise TypeError(f'{part!r} is always the last part of a pipeline that has a source')
-    if _is_foreign_stage(part):
+    if _is_iterable_stage(part):
         return IterableStage(part)
     if is_described(part):
         hint = f'did you mean {code(part)}(...)?'
@@ -96,8 +97,8 @@ def _stage(part: Any) -> Stage[Any, Any]:
     raise TypeError(f'expected a stage, got {code(part)}; {hint}')
 
 
-def _is_foreign_stage(part: Any) -> bool:
-    """Whether a callable can be told to be a function from an iterable to an iterator, without calling it."""
+def _is_iterable_stage(part: Any) -> bool:
+    """Whether a callable is recognisably a function from an iterable to an iterator, without calling it."""
     if not callable(part) or isinstance(part, SampleFunction | Stream):
         return False
     func: Any = part

@@ -20,7 +20,7 @@ I = TypeVar('I', default=Any)
 From: TypeAlias = Iterable[A] | Callable[[], Iterable[A]]
 To: TypeAlias = Callable[[Iterable[A]], Iterable[B]]
 
-# A source, up to eight stages, and prefetch: batches. Without prefetch: a pipeline. Without a source: a stage.
+# First with prefetch, then without it, then without a source; each with up to eight stages.
 
 @overload
 def pipeline(x: From[A], end: Prefetch, /) -> BatchIterator[A]: ...

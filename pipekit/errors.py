@@ -1,4 +1,4 @@
-"""The errors that pipekit raises itself; errors of the user's functions pass through unchanged."""
+"""pipekit's own errors. Errors raised by the user's functions pass through unchanged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class PipekitError(Exception):
-    """The base of pipekit's own errors.
+    """The base class of pipekit's own errors.
 
     Examples
     --------
@@ -21,15 +21,15 @@ class Closed(PipekitError):
 
 
 class Exhausted(PipekitError):
-    """An epoch would be empty, because the source has ended."""
+    """The epoch would be empty, because the source has ended."""
 
 
 class NotResumable(PipekitError):
-    """A stream has to be opened again, or at a later position, but its source is an iterator."""
+    """A stream has to be opened again or at a later position, but its source is an iterator."""
 
 
 class StateMismatch(PipekitError, ValueError):
-    """A state was saved by another pipeline, or is not a state at all."""
+    """The state was saved by another pipeline, or is not a valid state."""
 
 
 class RemoteError(PipekitError):
@@ -73,16 +73,16 @@ class WorkerCrashed(PipekitError):
 
 
 class TooManyFailures(PipekitError, ExceptionGroup[Exception]):
-    """More samples have failed than ``skip`` or ``replace`` allows: a group of the first ten errors."""
+    """More samples have failed than ``skip`` or ``replace`` allows. Groups the first ten errors."""
 
     def derive(self, exceptions: Sequence[Exception]) -> TooManyFailures:  # type: ignore[override]
-        """A group of some of the errors, as ``except*`` and ``split`` make it."""
+        """Group some of the errors, for ``except*`` and ``split``."""
         return TooManyFailures(self.message, exceptions)
 
 
 @contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:
-    """Around an import: if the module is missing, the error names the extra to install.
+    """Wrap an import: if the module is missing, the error names the extra to install.
 
     Examples
     --------

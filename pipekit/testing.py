@@ -1,4 +1,4 @@
-"""The laws that pipekit's stages obey, as checks of anyone's stage."""
+"""Checks whether a stage obeys the laws that pipekit's own stages obey."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .streams.stream import Source, Stream
 from .workers.kinds import Processes, Threads
 from .workers.pools import WorkerPools
 
-LOOKS, BETWEEN_LOOKS = 10, 0.05  # times, seconds
+LEAK_CHECKS, SECONDS_BETWEEN_CHECKS = 10, 0.05
 INLINE = Context()
 ONE_BY_ONE = Context(run=Run(fuses=False))
 
@@ -44,30 +44,30 @@ def check_stage(
     reads_at_most: int | None = None,
     fresh_process: bool = False,
 ) -> None:
-    """Hold a stage to the laws, on a source.
+    """Check that a stage obeys the laws, on a source.
 
-    The laws: it is re-iterable (1), resumable at every cursor after a trip through JSON (2), indifferent to where its
-    workers are (3), lazy (4), associative (5), transparent to errors (6), clean (7), it holds no value that its
-    consumer has let go of (9), and gives the same whether or not it is run as one with its neighbours (10).
+    The stage must be re-iterable (1), resumable at every cursor after a round trip through JSON (2), indifferent to
+    workers (3), lazy (4), associative (5), transparent to errors (6) and clean (7). It must not hold values that its
+    consumer has dropped (9), and must yield the same whether or not it runs together with its neighbours (10).
 
     Parameters
     ----------
     stage
         A stage, several as ``pipeline(*stages)``, or a function from an iterable to an iterator.
     source
-        What a pipeline takes as its source, except an iterator. That no value is held is checked if it is a function
-        that makes new values, which nobody else holds.
+        Any source of a pipeline except an iterator. Law 9 is checked only if it is a function that makes new values,
+        which nothing else holds.
     limit
-        How many values of the stage to look at. Resuming is tried at each, so the time grows with the square of it.
+        The number of values of the stage to check. Resuming is tried at each, so the time grows with its square.
     reads_at_most
-        How many values of the source the stage may read for one of its own.
+        The number of values of the source that the stage may read for one of its own.
     fresh_process
-        Whether to resume in a new process too. The stage has to be picklable for it.
+        Whether to resume in a new process too. This needs a stage that can be pickled.
 
     Raises
     ------
     AssertionError
-        If a law is broken; says which, and how.
+        If a law is broken; the message names the law and shows the values.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def check_stage(
         if callable(source):
             _check_not_held(whole, limit, name)
         _check_fusion(whole, pairs, limit, name)
-        del whole, pairs  # with what the values hold
+        del whole, pairs  # the values may hold resources
 
 
 def _borrows(whole: Stream[Any]) -> bool:
@@ -119,9 +119,9 @@ def _leaving_nothing(name: str, *, borrows: bool) -> Iterator[None]:
     before = _open_things()
     yield
     gc.collect()
-    left = set() if borrows else _open_things() - before  # what a borrowed executor opens is its own
-    for _ in range(LOOKS if left else 0):  # what another thread has opened in passing goes by itself
-        time.sleep(BETWEEN_LOOKS)
+    left = set() if borrows else _open_things() - before  # a borrowed executor closes what it opens
+    for _ in range(LEAK_CHECKS if left else 0):  # another thread may have opened something for a moment
+        time.sleep(SECONDS_BETWEEN_CHECKS)
         left &= _open_things()
     _require(not left, 7, f'clean: {name} left {sorted(left)}')
 
@@ -166,7 +166,7 @@ def _resume_here() -> None:
 
 
 def _check_lazy(stream: Stream[Any], stage: Any, limit: int, reads_at_most: int | None, name: str) -> list[int]:
-    # How many values of the source have been read when each value of the stage is there.
+    # For each value of the stage: how many values of the source had been read when it was yielded.
     read = count()
     values = iter(pipeline(_watched(stream, lambda: next(read)), stage))
     _require(repr(read) == 'count(0)', 4, f'lazy: {name} reads its source before a value is asked for')
@@ -215,12 +215,12 @@ def _check_not_held(whole: Stream[Any], limit: int, name: str) -> None:
             break
         except TypeError:  # an int, a tuple
             continue
-        # A value that comes once more was kept for it.
+        # A value that the stage yields again had to be kept.
         alive = [(first, other) for first, other in alive if other() is not value]
         del value
         if reference() is not None and number < limit:
             alive.append((number, reference))
-    text = f'not held: {name} kept value {alive[0][0] if alive else ""} after its consumer had let go of it'
+    text = f'not held: {name} kept value {alive[0][0] if alive else ""} after its consumer had dropped it'
     _require(not alive, 9, text)
 
 
@@ -276,6 +276,6 @@ def _open_things() -> set[str]:
     things = {f'the thread {thread.name}' for thread in threading.enumerate()}
     descriptors = '/proc/self/fd'
     for name in os.listdir(descriptors) if os.path.isdir(descriptors) else ():
-        with suppress(OSError):  # the one that listed them is gone
+        with suppress(OSError):  # the descriptor of the listing itself is closed by now
             things.add(f'the descriptor {name} of {os.readlink(os.path.join(descriptors, name))}')
     return things

@@ -121,12 +121,12 @@ def test_a_function_from_an_iterable_to_an_iterator_is_a_stage_anywhere(stage, v
         (lambda: take(2)(take(3)), 'expected a source, got take'),
     ],
 )
-def test_a_part_in_the_wrong_place_is_told_what_to_write(make, message):
+def test_the_error_for_a_wrong_part_says_what_to_write(make, message):
     with pytest.raises(TypeError, match=message):
         make()
 
 
-def test_a_function_of_toolz_that_is_no_stage_is_told_when_it_runs():
+def test_a_function_of_toolz_that_is_not_a_stage_fails_when_it_runs():
     with pytest.raises(TypeError, match=r'did you mean apply\(first\)\?'):
         list(pipeline([1, 2], toolz.first))
 

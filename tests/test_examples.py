@@ -101,8 +101,8 @@ def test_a_missing_file_is_named(present, missing, tmp_path):
         (lambda content: content + b'x', r'should hold 2352 bytes for the shape \(3, 28, 28\), got 2353'),
         (lambda content: gzip.compress(content)[:-9], 'is truncated or damaged: Compressed file ended'),
         (lambda content: gzip.compress(content)[:-8] + bytes(8), 'is truncated or damaged: CRC check failed'),
-        (lambda content: idx(np.zeros(3)), 'should begin with 00000803, as 3 axes of bytes do, got 00000801'),
-        (lambda content: b'', 'should begin with 00000803, as 3 axes of bytes do, got $'),
+        (lambda content: idx(np.zeros(3)), 'should begin with 00000803, for 3 axes of bytes, got 00000801'),
+        (lambda content: b'', 'should begin with 00000803, for 3 axes of bytes, got $'),
     ],
     ids=['header', 'data', 'too much', 'gzip', 'checksum', 'labels', 'nothing'],
 )

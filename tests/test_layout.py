@@ -32,6 +32,7 @@ HOUSE = """
                     fusion  gathering  tasks
                     operations  sources  arrays
                     functions  combiners
+                    leaves
     reports         measurements
                     report  show
                     timeline  verdicts
@@ -64,7 +65,7 @@ HOUSE = """
 """
 WINGS = {'batches', 'stages', 'reports', 'streams', 'workers', 'memory', 'describing'}
 PACKAGE = Path(pipekit.__file__).parent
-MOST_FILES, MOST_LINES, LONGEST_CHAIN = 13, 350, 14
+MOST_FILES, MOST_LINES, LONGEST_CHAIN = 14, 350, 14
 
 
 def floors():

@@ -1,4 +1,4 @@
-"""The checks must fail for stages that break a law: one stage per law."""
+"""The checks fail for stages that break a law: one stage per law."""
 
 import threading
 
@@ -103,12 +103,12 @@ def leaves_a_thread(iterable):
         ('law 10, fusion', Stage(looks_at_the_context)),
     ],
 )
-def test_a_stage_that_breaks_a_law_is_told_which(law, stage):
+def test_the_error_names_the_law_that_a_stage_breaks(law, stage):
     with pytest.raises(AssertionError, match=law):
         check_stage(stage, values, reads_at_most=1)
 
 
-def test_a_foreign_stage_that_obeys_passes():
+def test_a_generator_function_that_obeys_the_laws_passes():
     check_stage(pairs_up, [1, 2, 3, 4], reads_at_most=2)
 
 
@@ -117,7 +117,7 @@ def test_a_source_that_cannot_be_opened_again_is_refused():
         check_stage(combine_batches(2), iter([1, 2]))
 
 
-def test_what_is_no_stage_is_refused():
+def test_a_function_that_is_not_a_stage_is_refused():
     with pytest.raises(TypeError, match=r'did you mean apply\(draws_globally\)'):
         check_stage(draws_globally, values)
 

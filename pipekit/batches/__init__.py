@@ -1,3 +1,3 @@
-"""How batches are handed over: epochs, the thread that makes them ahead, states, and stalls.
-What a batch is made of does not belong here.
+"""How batches are handed over: epochs, the thread that makes batches ahead, saved states, and warnings about stalls.
+Code that makes batches does not belong here.
 """

@@ -1,4 +1,4 @@
-"""What a pipeline with ``prefetch`` is: batches from a thread, epoch by epoch, with closing and a state."""
+"""``BatchIterator``, a pipeline with ``prefetch``: batches from a thread in epochs, closing, and saved states."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ if TYPE_CHECKING:
     from ..reports.report import Headroom, Report
     from ..streams.stacking import Batches, Stacked
 
-CACHED_BATCHES = 4  # for a loop without loading
+CACHED_BATCHES = 4  # that `headroom` repeats
 
 
 class BatchIterator(Generic[Out_co]):
     """Batches from a background thread, epoch by epoch. Made by ``pipeline(..., prefetch(...))``.
 
-    ``for batch in batches`` is one epoch; the next loop goes on where it ended. The thread starts with the first epoch,
-    or with ``with``, and makes batches ahead across the ends of epochs. ``close()`` stops it, and keeps the position.
+    ``for batch in batches`` is one epoch; the next loop continues where it ended. The thread starts with ``with``, or
+    with the first epoch, and makes batches ahead across the ends of epochs. ``close()`` stops it and keeps the
+    position.
 
     Several threads may share one epoch: each batch goes to exactly one of them.
 
     Attributes
     ----------
     pipeline
-        What the thread iterates over; iterate over it yourself to run everything in the calling thread.
+        The pipeline without ``prefetch``. Iterating over it runs everything in the calling thread.
 
     Examples
     --------
@@ -64,11 +65,13 @@ class BatchIterator(Generic[Out_co]):
 
     def __len__(self) -> int:
         if self._end.batches_per_epoch is None:
-            raise TypeError('an epoch here is one pass over the source; give prefetch batches_per_epoch for a length')
+            raise TypeError(
+                'an epoch is one pass over the source, of unknown length; pass batches_per_epoch to prefetch'
+            )
         return self._end.batches_per_epoch
 
     def __bool__(self) -> bool:
-        return True  # where there is no length, too
+        return True  # also if len() raises
 
     def __enter__(self) -> BatchIterator[Out_co]:
         self._delivery.reopen()
@@ -80,10 +83,10 @@ class BatchIterator(Generic[Out_co]):
         self.close()
 
     def close(self) -> None:
-        """Stop the thread; the position is kept, and ``with`` opens it again from there.
+        """Stop the thread and keep the position; ``with`` opens the batches again from there.
 
-        May be called twice, and from any thread. A user's function that is running is waited for, two seconds at most:
-        it cannot be interrupted, and the thread ends when it returns.
+        May be called repeatedly, and from any thread. If a stage's function is running, waits at most two seconds for
+        it and then warns: the function cannot be interrupted, and the thread ends when it returns.
 
         Examples
         --------
@@ -92,16 +95,16 @@ class BatchIterator(Generic[Out_co]):
         >>> batches.close()
         >>> next(iter(batches))
         Traceback (most recent call last):
-        pipekit.errors.Closed: the batches are closed; `with batches:` opens them again from where they were
+        pipekit.Closed: the batches are closed; `with batches:` opens them again from where they were
         """
         if not self._delivery.close():
-            message = f'closed while a function in {self!r} runs; the prefetch thread ends when that returns'
+            message = f'closed while a function in {self!r} is running; the prefetch thread ends when it returns'
             warn(message, RuntimeWarning, stacklevel=own_depth())
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the batches are, as what JSON can hold: the cursor of the last batch handed over and a few numbers.
+        """The state as a dict that can be saved as JSON: the cursor of the last batch handed over, and a few counts.
 
-        What the thread has made ahead is not in it; it is made again.
+        Batches that the thread has made ahead are not part of it; they are made again.
 
         Examples
         --------
@@ -120,29 +123,29 @@ class BatchIterator(Generic[Out_co]):
         return self._delivery.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state.
+        """Continue from a state.
 
-        The next loop yields the rest of the epoch in which the state was taken: nothing, if that was inside the loop
-        after its last batch; all of the next epoch, if it was between epochs.
+        The next loop yields the rest of the epoch in which the state was taken. It yields nothing if that was in the
+        loop after the last batch, and all of the next epoch if it was between epochs.
 
         Raises
         ------
         StateMismatch
-            If the state is none, or that of another pipeline; says what differs.
+            If it is not a valid state, or that of another pipeline; the message shows the difference.
         NotResumable
             If the pipeline's source is an iterator.
         """
         self._delivery.load_state_dict(state)
 
     def replay(self, cursor: Any, *, stage: int | None = None, key: tuple[Any, ...] = ()) -> Any:
-        """Make the batch after a cursor again, in the calling thread: the batch that followed a state, from its cursor.
+        """Make the batch after a cursor again, in the calling thread.
 
         Parameters
         ----------
         cursor
-            The ``'cursor'`` of a ``state_dict()``, or the one in the note on an error.
+            The ``'cursor'`` of a ``state_dict()``, for the batch that followed it; or the one in the note on an error.
         stage, key
-            As for ``replay`` of a pipeline.
+            As in ``replay`` of a pipeline.
 
         Examples
         --------
@@ -160,7 +163,7 @@ class BatchIterator(Generic[Out_co]):
 
     @property
     def failures(self) -> list[Failure]:
-        """The last 100 samples that ``skip`` or ``replace`` was for: stage, cursor, sample and exception of each.
+        """The last 100 samples that were skipped or replaced, each with its stage, cursor and exception.
 
         Examples
         --------
@@ -169,12 +172,12 @@ class BatchIterator(Generic[Out_co]):
         ...     list(batches), [failure.sample for failure in batches.failures]
         ([1, 2, 4], ['x'])
         """
-        return self._delivery.failures.seen(self._delivery.counted())
+        return self._delivery.failures.failures_at(self._delivery.counted())
 
     def report(self) -> Report:
-        """Where the time goes: what each stage takes, who waits for whom, and one sentence on what to change.
+        """Where the time goes: how long each stage takes, how long training waits, and one sentence on what to change.
 
-        Of the last thousand batches since the thread was started.
+        Covers the last thousand batches since the thread was started.
 
         Examples
         --------
@@ -195,14 +198,14 @@ class BatchIterator(Generic[Out_co]):
         return self.pipeline.describe()
 
     def headroom(self, times: int = 100) -> Headroom[Out_co]:
-        """A few batches again and again, at no cost: to see how fast training could be if batches took no time.
+        """Yield a few batches again and again, at no cost, to see how fast training could be if batches took no time.
 
-        They are made here, in the calling thread, as those that come next; the position stays where it is.
+        They are the next batches, made in the calling thread. The position does not change.
 
         Parameters
         ----------
         times
-            How many batches the loop is to have.
+            The number of batches to yield.
 
         Examples
         --------

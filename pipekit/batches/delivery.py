@@ -1,4 +1,4 @@
-"""How batches get from the prefetch thread to the loops over them, epoch by epoch, and where they are."""
+"""Hands batches from the prefetch thread to the loops over them, epoch by epoch, and keeps the position."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatc
 from ..memory.blocks import BlockPool
 from ..memory.forks import in_child
 from ..streams.context import Context, Run
-from ..streams.cursors import START, Cursor, Out_co, as_lists, cursor_of, parts_of
+from ..streams.cursors import START, Cursor, Out_co, as_lists, cursor_of, split_cursor
 from ..streams.error_notes import annotate
 from ..streams.failures import Failures
 from ..streams.metering import Meter
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger('pipekit')
 
-ENDED = 'this epoch has ended, because another one was begun on the same batches, or a state loaded'
-CLOSE_TIMEOUT_SECONDS = 2.0  # that closing waits for a user's function to return
+ENDED = 'this epoch has ended, because another loop over the same batches has begun, or a state was loaded'
+CLOSE_TIMEOUT_SECONDS = 2.0  # closing waits so long for a user's function to return
 
 
 class Delivery(Generic[Out_co]):
@@ -42,34 +42,34 @@ class Delivery(Generic[Out_co]):
     def __init__(self, pipeline: Stream[Out_co], end: Prefetch):
         self.pipeline = pipeline
         self.end = end
-        self.position: tuple[Cursor, int] = START, 0  # the cursor of the last batch handed over, and how many were
+        self.position: tuple[Cursor, int] = START, 0  # the last cursor handed over, and the number of batches
         self.failures = Failures()
         self.meter = Meter()
         self._logged = perf_counter()
         self._current_epoch: Callable[[], Epoch[Out_co] | None] = _no_epoch
-        self._resumes_after: int | None = None  # batches of the epoch that a loaded state was taken in
+        self._resumes_after: int | None = None  # the position in the epoch in which a loaded state was taken
         self._thread: PrefetchThread | None = None
         self._closed = False
         self._forked = False  # whether the thread is in the parent process
-        self._lock = threading.RLock()  # for the above; nobody waits for a batch while holding it
+        self._lock = threading.RLock()  # for the above; no thread waits for a batch while holding it
         self._turn = threading.RLock()  # for the one consumer that waits for a batch
         in_child(self._leave_thread_in_parent)
 
     def begin_epoch(self) -> Epoch[Out_co]:
-        """Begin an epoch; the one before has ended."""
+        """Begin an epoch, which ends the one before."""
         self.open()
         with self._lock:
             while True:
                 position = self.position
                 epoch = Epoch(self, position[1] - (self._resumes_after or 0))
                 current = weakref.ref(epoch)
-                if self.position is position:  # else a signal handler has loaded a state meanwhile
+                if self.position is position:  # otherwise a signal handler has loaded a state meanwhile
                     self._current_epoch = current
                     self._resumes_after = None
                     return epoch
 
     def open(self) -> None:
-        """Start the thread, unless it runs.
+        """Start the thread, unless it is running.
 
         Raises
         ------
@@ -80,13 +80,13 @@ class Delivery(Generic[Out_co]):
             if self._closed:
                 raise Closed('the batches are closed; `with batches:` opens them again from where they were')
             if self._forked:
-                raise Closed('the thread stayed in the parent process; close() these batches and open them again')
+                raise Closed('the prefetch thread is in the parent process; close() these batches and open them again')
             if self._thread is None or self._thread.stopped:
                 self._stop_thread()
                 self._start_thread()
 
     def reopen(self) -> None:
-        """Open again what was closed."""
+        """Open the batches again after a close."""
         self._closed = False
         self.open()
 
@@ -106,8 +106,8 @@ class Delivery(Generic[Out_co]):
                 if thread.entries:
                     value, cursor = thread.entries[0]
                     if cursor.__class__ is not Signal:
-                        # No call since the look at `entries`: a signal handler may run there, and take this batch.
-                        # Nor between these two: a Ctrl-C would come there, and this batch a second time.
+                        # There is no call since `entries` was read: in one, a signal handler might take this batch.
+                        # Nor is there one between the next two lines: Ctrl-C in it would deliver this batch twice.
                         self.position = cursor, self.position[1] + 1
                         thread.entries.popleft()
                         break
@@ -125,52 +125,52 @@ class Delivery(Generic[Out_co]):
         return batch
 
     def report(self) -> Report:
-        """What the meter has measured since the thread was started."""
+        """A report on the time since the thread was started."""
         from ..reports.report import report_on  # loaded on first use
 
         return report_on(self.meter, self.pipeline.rows(), self.end.buffer_size)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, as what JSON can hold."""
+        """The position as a dict that can be saved as JSON."""
         with self._lock:
             cursor, delivered = self.position
             epoch = self._current_epoch()
-            # Before the first loop, a loaded state is still that of its epoch.
+            # Before the first loop, the position in the epoch is still the loaded one.
             in_epoch = self._resumes_after if epoch is None or epoch.over else delivered - epoch.before
         return {
             'version': STATE_VERSION,
             'cursor': as_lists(cursor),
             'delivered': delivered,
             'in_epoch': in_epoch,
-            'failures': self.failures.at(self.counted()),
+            'failures': self.failures.counts_at(self.counted()),
             'batches_per_epoch': self.end.batches_per_epoch,
             'pipeline': self.pipeline.fingerprint(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         delivered, in_epoch = checked_counts(state, self.state_dict())
         counts = checked_failures(state)
         cursor = self._checked_cursor(state['cursor'])
         with self._lock:
             thread = self._stop_thread()
             self.position, self._resumes_after = (cursor, delivered), in_epoch
-            self.failures = Failures().back_at(counts)
+            self.failures = Failures().rewound_to(counts)
             self._current_epoch, self._forked = _no_epoch, False
         if thread is not None:
             thread.join(CLOSE_TIMEOUT_SECONDS)
 
     def counted(self) -> float:
-        """The number of batches handed over; a half more between passes."""
+        """The number of batches handed over, plus a half between passes."""
         cursor, delivered = self.position
         is_between_passes = self.end.batches_per_epoch is None and isinstance(cursor, tuple) and cursor[1] == START
         return delivered + 0.5 if is_between_passes else delivered
 
     def in_pass(self, cursor: Cursor) -> tuple[Cursor, Context]:
-        """The cursor of the pipeline at a cursor of the batches, and the context of its pass."""
+        """Convert a cursor of the batches to one of the pipeline, with the context of its pass."""
         if self.end.batches_per_epoch is not None:
             return cursor, Context()
-        number, before = parts_of(cursor, [int, None], self.pipeline)
+        number, before = split_cursor(cursor, [int, None], self.pipeline)
         return before, Context().in_pass(number)
 
     def _leave_thread_in_parent(self) -> None:
@@ -178,10 +178,10 @@ class Delivery(Generic[Out_co]):
         self._lock, self._turn = threading.RLock(), threading.RLock()
         self._forked = self._thread is not None
         if self._thread is not None:
-            self._thread.stop()  # the fork may have come in the middle of a wait, in a signal handler
+            self._thread.stop()  # a signal handler may have forked in the middle of a wait
 
     def mark_closed(self) -> None:
-        """Hand over nothing more, because the interpreter exits."""
+        """Hand over no more batches, because the interpreter exits."""
         self._closed = True
 
     def _thread_for(self, epoch: Epoch[Out_co]) -> PrefetchThread:
@@ -195,7 +195,7 @@ class Delivery(Generic[Out_co]):
             thread = self._thread
             if thread is not None and not thread.stopped:
                 return thread
-            self.open()  # and look again: a signal handler may have closed them, or loaded a state
+            self.open()  # and check again: a signal handler may have closed the batches, or loaded a state
 
     def _handle(self, epoch: Epoch[Out_co], thread: PrefetchThread) -> None:
         value, signal = thread.entries[0]
@@ -204,9 +204,9 @@ class Delivery(Generic[Out_co]):
         if signal is Signal.ERROR:
             epoch.over = True
             thread.entries.popleft()
-            self._stop_thread()  # the next epoch opens it again at the position: the error may have been a passing one
+            self._stop_thread()  # the next epoch starts it again at the position: the error may have been temporary
             annotate(value[0], 'batches', self.position[0])
-            raise value.pop()  # popped: were it still in reach of its own traceback, it would stay in memory
+            raise value.pop()  # popped, because its traceback leads to `value`: the cycle would keep it in memory
         if signal is Signal.END_OF_PASS:
             self.position = value, delivered
             thread.entries.popleft()
@@ -214,7 +214,7 @@ class Delivery(Generic[Out_co]):
             raise StopIteration
         if signal is Signal.END:
             is_pass = self.end.batches_per_epoch is None
-            remedy = 'a pass over it gives none' if is_pass else 'add repeat() to start it again'
+            remedy = 'a pass over it yields none' if is_pass else 'add repeat() to start it again'
             raise Exhausted(f'the source ended after {delivered} batches; {remedy}')
 
     def _log_report(self, every_seconds: float) -> None:
@@ -227,11 +227,11 @@ class Delivery(Generic[Out_co]):
             cursor = cursor_of(saved)
             if not self.pipeline.reopens and cursor != START:
                 raise NotResumable(
-                    f'the source {self.pipeline.source!r} is an iterator and cannot go on from a state; '
+                    f'the source {self.pipeline.source!r} is an iterator and cannot continue from a state; '
                     'pass a sequence, or a function without arguments that makes a new iterator'
                 )
             if self.pipeline.reopens:
-                self.pipeline.open(*self.in_pass(cursor))  # checks it, here rather than in the thread
+                self.pipeline.open(*self.in_pass(cursor))  # checks the cursor now rather than in the thread
         except ValueError as error:
             raise StateMismatch(f'the state is damaged: {error}') from error
         return cursor
@@ -241,12 +241,12 @@ class Delivery(Generic[Out_co]):
         position, end = self.position, self.end
         open_at = entries_in_passes if end.batches_per_epoch is None else entries_of
         meter = Meter(is_exact=end.profile)
-        pools = WorkerPools(meter.waited)
-        failures = self.failures.back_at(self.failures.at(self.counted()))
+        pools = WorkerPools(meter.add_wait)
+        failures = self.failures.rewound_to(self.failures.counts_at(self.counted()))
         context = Context(run=Run(pools, meter, BlockPool(), failures))
         entries = open_at(self.pipeline, position[0], context)
         if self.pipeline.skips:
-            entries = failures.noted(entries, position[1], is_batch, end.buffer_size + 3)
+            entries = failures.recording_history(entries, position[1], is_batch, end.buffer_size + 3)
         new_stall = partial(_new_stall, pools)
         thread = PrefetchThread(self, entries, pools, meter, end.buffer_size, end.stall_after, new_stall)
         try:
@@ -257,7 +257,7 @@ class Delivery(Generic[Out_co]):
         except BaseException:
             thread.stop()
             raise
-        # A signal handler ran here, and has opened or closed them, or loaded a state: it did not see this thread.
+        # A signal handler has opened or closed the batches, or loaded a state, without knowing of this thread.
         thread.stop()
         thread.join(CLOSE_TIMEOUT_SECONDS)
 

@@ -1,4 +1,4 @@
-"""The description of a pipeline's end, where batches are made ahead of their use."""
+"""``prefetch(...)``: the description of a pipeline's last part, which makes batches ahead of their use."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ def prefetch(
     report_every: float | None = None,
     stall_after: float | None = 60.0,
 ) -> Prefetch:
-    """Make batches in a background thread, ahead of their use. Always the last in a pipeline.
+    """Make batches in a background thread, ahead of their use. Always the last part of a pipeline.
 
     Parameters
     ----------
     batches_per_epoch
         The number of batches in an epoch. By default, an epoch is one pass over a finite source, and random stages
-        draw anew in every pass; over an iterator there is one pass, and a second epoch raises ``NotResumable``.
+        draw new numbers in every pass. An iterator has only one pass, and a second epoch raises ``NotResumable``.
     buffer_size
         The largest number of batches made ahead.
     profile
-        Whether ``report()`` is to be exact: to time every sample at every stage. By default, where batches are made
-        fast, it looks at one in 127 of them, and at calls of your functions only.
+        Whether to time every sample at every stage, for an exact ``report()``. By default, only calls of your functions
+        are timed, and only in one of 127 batches if batches are made fast.
     report_every
-        The number of seconds after which the verdict of ``report()`` is logged, again and again, by the logger
-        ``pipekit`` at the level ``INFO``.
+        Log the verdict of ``report()`` every so many seconds, with the logger ``pipekit`` at level ``INFO``.
     stall_after
-        The number of seconds that a loop waits for one batch before it warns, with what is busy, on which sample and
-        since when, and with the stacks of the threads; it goes on waiting. ``None``: it never does.
+        The number of seconds that a loop waits for one batch before it warns. The warning names the busy stages, their
+        samples and since when they are busy, and shows the stacks of the threads. The loop goes on waiting. With
+        ``None``, it never warns.
 
     Examples
     --------

@@ -14,23 +14,23 @@ from warnings import warn
 
 from ..describing.tracebacks import own_depth
 from ..streams.context import Context
-from ..streams.cursors import START, Cursor, parts_of
+from ..streams.cursors import START, Cursor, split_cursor
 from ..streams.metering import Meter
 from ..streams.stream import Stream, passes
 from ..workers.pools import WorkerPools
 
-LOOKS = 10  # at what is running, during a wait, before the wait is called a stall
+LOOKS_PER_STALL = 10  # how often a wait looks at what is running before it is reported as a stall
 
 
 class Signal(Enum):
-    """What may stand in a queue entry in place of a cursor."""
+    """Takes the place of a cursor in a queue entry that is not a batch."""
 
     END = auto()
     END_OF_PASS = auto()
     ERROR = auto()
 
 
-QueueEntry: TypeAlias = tuple[Any, Any]  # a batch and its cursor; or something about the stream, and a signal
+QueueEntry: TypeAlias = tuple[Any, Any]  # a batch and its cursor, or a value and a signal
 
 
 def is_batch(entry: QueueEntry) -> bool:
@@ -39,22 +39,22 @@ def is_batch(entry: QueueEntry) -> bool:
 
 
 class ReportsStall(Protocol):
-    """Looks at what is running during a wait, and says so when the wait takes too long."""
+    """Looks at what is running during a wait, and describes it when the wait takes too long."""
 
     def look(self) -> None: ...
     def report(self, waited: float) -> str: ...
 
 
 class PrefetchThread:
-    """The thread, and what it shares with the consumers: ``entries``, in order, the first of which they take.
+    """The thread, and ``entries``, the queue that it shares with the consumers. They take the first entry.
 
-    It holds no reference to its owner, which could not be collected otherwise.
+    It holds no reference to its owner, so that the owner can be collected.
     """
 
-    # Every wait here ends although Ctrl-C, a signal handler or a finalizer came between any two lines.
+    # Every wait here ends, even if Ctrl-C, a signal handler or a finalizer runs between any two lines.
     #
-    # Before one side waits for the other it says so, and then checks once more: what the other side did before it could
-    # see that, the check sees. A spurious wake-up is harmless: the waiter checks again.
+    # Before one side waits for the other, it sets a flag and then checks once more: the check sees what the other side
+    # did before it saw the flag. A spurious wake-up is harmless: the waiter checks again.
     def __init__(
         self,
         owner: object,
@@ -79,30 +79,30 @@ class PrefetchThread:
         self._owner: weakref.ref[Any] | None = weakref.ref(owner, lambda _: self._give_up())
 
     def start(self) -> None:
-        """Let the thread begin."""
+        """Start the thread."""
         _running.add(self)
         self._thread.start()
 
     def wait(self) -> None:
-        """Return when there is an entry, or the thread has been stopped. Warns of a stall, once."""
+        """Wait for an entry, or until the thread is stopped. Warns of a stall, once."""
         in_handler, self._is_awaited = self._is_awaited, True
         try:
             self._wait()
         finally:
             self._is_awaited = in_handler
-            if in_handler and self._arrival.empty():  # of a signal, which came between a wait and its wake-up
+            if in_handler and self._arrival.empty():  # in a signal handler, between a wait and its wake-up
                 self._arrival.put(None)
 
     def _wait(self) -> None:
-        timeout = None if self._stall_after is None else min(self._stall_after, threading.TIMEOUT_MAX) / LOOKS
+        timeout = None if self._stall_after is None else min(self._stall_after, threading.TIMEOUT_MAX) / LOOKS_PER_STALL
         stall, looks = None, 0
         while not self.entries and not self.stopped:
-            self.report_room()  # in any case: when the last entry was taken, Ctrl-C may have come before this
+            self.report_room()  # in any case: Ctrl-C may have come after the last entry was taken and before this call
             try:
                 self._arrival.get(timeout=timeout)
             except Empty:
                 stall, looks = stall or self._new_stall(self._thread), looks + 1
-                if looks < LOOKS:
+                if looks < LOOKS_PER_STALL:
                     stall.look()
                     continue
                 timeout = None
@@ -110,40 +110,39 @@ class PrefetchThread:
                 warn(stall.report(self._stall_after), RuntimeWarning, stacklevel=own_depth())
 
     def report_room(self) -> None:
-        """Wake the thread, which has said that it waits for room."""
+        """Wake the thread, which waits for room in the queue."""
         self.is_full = False
-        if (
-            self._room.empty()
-        ):  # else it checks again anyway; and wake-ups of a thread that never waits must not pile up
+        # Otherwise it checks again anyway, and wake-ups of a thread that does not wait must not pile up.
+        if self._room.empty():
             self._room.put(None)
 
     def stop(self) -> None:
-        """Have the thread end, and a waiting consumer return; does not wait itself."""
+        """Let the thread end and a waiting consumer return, without waiting for them."""
         self.stopped = True
         self._room.put(None)
         self._arrival.put(None)
-        self._owner = None  # whose callback leads back here: what is in the buffer need not wait for the collector
+        self._owner = None  # its callback refers to this object: the cycle would keep the entries until a collection
 
     def _give_up(self) -> None:
         self.stop()
         self._pools.cancel()
 
     def join(self, timeout_seconds: float) -> bool:
-        """Wait for the thread to end, and say whether it has."""
+        """Wait for the thread to end, and return whether it has."""
         if self._thread is threading.current_thread():
             return True
         if self._thread.is_alive():
             self._pools.cancel()
             self._thread.join(timeout_seconds)
-            _running.discard(self)  # so that the exit does not wait for it again
+            _running.discard(self)  # so that the interpreter's exit does not wait for it again
         return not self._thread.is_alive()
 
     def _fill(self, entries: Iterator[QueueEntry]) -> None:
         try:
             while not self.stopped:
-                # Room comes first: a batch is made when there is a place for it, and the thread holds none meanwhile.
+                # A batch is made only when there is room for it, so that the thread holds no batch while it waits.
                 if len(self.entries) < self._buffer_size:
-                    self.entries.append(self._meter.timed(entries, is_batch))
+                    self.entries.append(self._meter.next_entry(entries, is_batch))
                     if self._is_awaited:
                         self._wake_consumer()
                 else:
@@ -151,7 +150,7 @@ class PrefetchThread:
         except StopIteration:
             pass
         except BaseException as error:
-            if not self.stopped:  # else nobody takes it, and it leads back here
+            if not self.stopped:  # otherwise nobody takes it, and its traceback refers to this object
                 self.entries.append(([error], Signal.ERROR))
                 self._wake_consumer()
         finally:
@@ -168,13 +167,13 @@ class PrefetchThread:
 
 
 def entries_of(stream: Stream[Any], cursor: Cursor, context: Context) -> Iterator[QueueEntry]:
-    """The batches of a stream, and its end."""
+    """The batches of a stream, followed by a signal of its end."""
     yield from stream.open(cursor, context)
     yield None, Signal.END
 
 
 def entries_in_passes(stream: Stream[Any], cursor: Cursor, context: Context) -> Iterator[QueueEntry]:
-    """The batches of one pass after another, each pass followed by the cursor at which the next one begins.
+    """The batches of all passes, each pass followed by the cursor at which the next one begins.
 
     Examples
     --------
@@ -183,7 +182,7 @@ def entries_in_passes(stream: Stream[Any], cursor: Cursor, context: Context) -> 
     >>> [batch for batch, _ in islice(entries_in_passes(source_of('ab'), START, Context()), 4)]
     ['a', 'b', (1, 0), 'a']
     """
-    first, before = parts_of(cursor, [int, None], stream)
+    first, before = split_cursor(cursor, [int, None], stream)
     for next_pass, pairs in enumerate(passes(stream.open, first, before, context), first + 1):
         yield from pairs
         yield (next_pass, START), Signal.END_OF_PASS
@@ -191,9 +190,9 @@ def entries_in_passes(stream: Stream[Any], cursor: Cursor, context: Context) -> 
 
 
 def stop_all(timeout_seconds: float) -> None:
-    """Have all threads end, and wait for them.
+    """Let all threads end, and wait for them.
 
-    They are daemons, which the interpreter does not wait for: one of them may be in a function that never returns.
+    They are daemon threads, which the interpreter does not wait for, because a user's function may never return.
     """
     deadline = time.monotonic() + timeout_seconds
     threads = list(_running)

@@ -1,4 +1,4 @@
-"""What a consumer is told that has waited for long: who is busy with what, since when, and where in the code."""
+"""The warning about a long wait for a batch: what is busy, on which sample, since when, and where in the code."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from ..describing.tracebacks import LIBRARIES, without_own
 from ..streams.activities import activity_in, task_in
 from ..workers.pools import WorkerPools, awaited
 
-MOST_BUSY = 4  # that are described one by one
+MOST_DESCRIBED = 4  # busy threads and processes; the others are counted
 STANDARD = (('threading.py',), ('selectors.py',), ('multiprocessing', 'connection.py'))
-# What starts our threads, and what they wait in; which of these is loaded at all, a stack of theirs tells.
+# Files whose frames start pipekit's threads, or wait in them.
 WAITING = (*LIBRARIES, *(os.path.join(os.path.dirname(os.__file__), *path) for path in STANDARD))
 
 
 class Busy(NamedTuple):
-    """Something at work: what tells it apart, and what to say of it."""
+    """A busy thread or process: the identity of its work, and a description of it."""
 
-    what: Hashable
-    words: Callable[[], str]
+    identity: Hashable
+    description: Callable[[], str]
 
 
 class Stall:
-    """A wait for a batch, and who has been seen to be busy in it.
+    """A wait for a batch, and the threads and processes that were busy during it.
 
-    The looks cost nothing when there is no wait: what is busy with what, the frames of the threads say.
+    It reads the frames of the threads, so it costs nothing when there is no wait.
 
     Parameters
     ----------
     thread
         The thread that makes the batches.
     pools
-        What it has the stages' workers in.
+        The pools of the stages' workers.
 
     Examples
     --------
@@ -57,32 +57,33 @@ class Stall:
         self._seen: dict[Hashable, float] = {}
 
     def look(self) -> None:
-        """See who is busy with what, so that a later look can tell for how long."""
+        """Note what is busy now, so that a later look knows for how long."""
         now = monotonic()
-        self._seen = {busy.what: self._seen.get(busy.what, now) for busy in self._busy(self._stacks())}
+        self._seen = {busy.identity: self._seen.get(busy.identity, now) for busy in self._busy(self._stacks())}
 
     def report(self, waited: float) -> str:
-        """Who is busy, the one that is longest at it first, and the stacks of the threads."""
+        """Describe what is busy, the longest first, and show the stacks of the threads."""
         stacks = self._stacks()
         now = monotonic()
-        busy = sorted(self._busy(stacks), key=lambda one: self._seen.get(one.what, now))
-        lines = [f'no batch for {waited:g} s, and still waiting', *(self._said(one, now) for one in busy[:MOST_BUSY])]
-        if len(busy) > MOST_BUSY:
-            lines.append(f'and {len(busy) - MOST_BUSY} more are busy')
+        busy = sorted(self._busy(stacks), key=lambda one: self._seen.get(one.identity, now))
+        described = [self._described(one, now) for one in busy[:MOST_DESCRIBED]]
+        lines = [f'no batch for {waited:g} s, and still waiting', *described]
+        if len(busy) > MOST_DESCRIBED:
+            lines.append(f'and {len(busy) - MOST_DESCRIBED} more are busy')
         result = first(filter(None, map(awaited, reversed(stacks.get(self._thread.ident, [])))), None)
         if result is not None:
             lines.append(f'the prefetch thread waits for {result}')
         is_known = bool(busy) or result is not None
         if not is_known and stacks:
-            lines.append('the prefetch thread is in the source, or in a stage that is no function of single samples')
+            lines.append('the prefetch thread is in the source, or in a stage that calls no function on single samples')
         return '\n'.join([*lines, *_shown(stacks, is_known)])
 
-    def _said(self, busy: Busy, now: float) -> str:
-        seconds = round(now - self._seen.get(busy.what, now), 1)
-        return (f'for at least {seconds:g} s, ' if seconds else '') + busy.words()
+    def _described(self, busy: Busy, now: float) -> str:
+        seconds = round(now - self._seen.get(busy.identity, now), 1)
+        return (f'for at least {seconds:g} s, ' if seconds else '') + busy.description()
 
     def _stacks(self) -> dict[int | None, list[FrameType]]:
-        # The frames of each of our threads, the outermost first. Those of this thread would hold themselves alive.
+        # The frames of each of pipekit's threads, outermost first. This thread's frames would keep themselves alive.
         this = threading.get_ident()
         frames = {ident: frame for ident, frame in sys._current_frames().items() if ident != this}
         stacks = {ident: [part for part, _ in traceback.walk_stack(frame)][::-1] for ident, frame in frames.items()}
@@ -109,19 +110,19 @@ def _busy_thread(ident: int | None, stack: Sequence[FrameType]) -> Busy | None:
     activity = first(filter(None, map(activity_in, stack)), None)
     if activity is None:
         return None
-    what = ident, activity.location.path, activity.cursor
-    return Busy(what, lambda: f'the thread {_name(ident)} is {activity.note}')
+    identity = ident, activity.location.path, activity.cursor
+    return Busy(identity, lambda: f'the thread {_name(ident)} is {activity.note}')
 
 
 def _of_process(pid: int, doing: Callable[[], str]) -> str:
-    return f'the process {pid} is at {doing()}'
+    return f'the process {pid} is busy with {doing()}'
 
 
 def _shown(stacks: dict[int | None, list[FrameType]], is_known: bool) -> Iterator[str]:
     threads: dict[str, list[str]] = {}  # by their stack
     for ident, stack in stacks.items():
         users = list(without_own(stack, lambda frame: frame, WAITING, from_own=False))
-        shown = users or ([] if is_known else stack)  # what is ours is better than nothing
+        shown = users or ([] if is_known else stack)  # pipekit's own frames are better than none
         text = ''.join(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in shown).format())
         threads.setdefault(text.rstrip(), []).append(_name(ident))
     for text, (name, *others) in threads.items():

@@ -1,4 +1,4 @@
-"""The states of batches: what JSON can hold, checked when it comes back."""
+"""Checks saved states when they are loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATE_VERSION = 1
 
 
 def checked_counts(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[int, int | None]:
-    """Check a state against one of the same batches; its counts of batches, in all and in the epoch.
+    """Compare a saved state with the state of the batches; return its counts of batches, in all and in the epoch.
 
     Examples
     --------
@@ -25,7 +25,7 @@ def checked_counts(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[in
     (2, 2)
     >>> checked_counts(own, own | {'pipeline': ['take(4)']})
     Traceback (most recent call last):
-    pipekit.errors.StateMismatch: the source was take(3) when the state was saved, and is take(4) here
+    pipekit.StateMismatch: the source was take(3) when the state was saved, and is take(4) here
     """
     if not isinstance(state, Mapping) or state.keys() != own.keys():
         raise StateMismatch(f'expected what state_dict() returned, with the keys {list(own)}, got {code(state)}')
@@ -37,7 +37,7 @@ def checked_counts(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[in
     lines, per_epoch = state['pipeline'], own['batches_per_epoch']
     if not isinstance(lines, list):
         raise _damaged('pipeline', lines)
-    for number, (saved, present) in enumerate(zip_longest(map(str, lines), own['pipeline'])):
+    for number, (saved, present) in enumerate(zip_longest(map(str, lines), own['pipeline']), 1):
         if saved != present:
             raise StateMismatch(_difference(number, saved, present))
     delivered = _count(state, 'delivered', inf)
@@ -47,7 +47,7 @@ def checked_counts(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[in
 
 
 def checked_failures(state: Mapping[str, Any]) -> dict[str, list[int]]:
-    """How many samples were tried and have failed at each stage, from a state.
+    """The numbers of samples tried and failed at each stage, from a state.
 
     Examples
     --------
@@ -77,9 +77,8 @@ def _damaged(key: str, value: object) -> StateMismatch:
 
 
 def _difference(number: int, saved: str | None, present: str | None) -> str:
-    what = f'stage {number}' if number else 'the source'
+    what = 'the source' if number == 1 else f'stage {number}'  # counted as in the notes on errors
     if saved and present and ENTROPY in saved and saved.split(ENTROPY)[0] == present.split(ENTROPY)[0]:
-        return (
-            f'{what} is {present.split(ENTROPY)[0]}, unseeded: it draws anew in each process; pass seed= to continue it'
-        )
+        described = f'{what} is {present.split(ENTROPY)[0]}, unseeded'
+        return f'{described}: it draws other numbers in each process; pass seed= to continue it'
     return f'{what} was {saved or "absent"} when the state was saved, and is {present or "absent"} here'

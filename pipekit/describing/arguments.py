@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
 from math import inf
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from more_itertools import take
 
 from .descriptions import Description, UnseededEntropy, fresh_seed
 from .display import code
@@ -81,8 +82,10 @@ def seed_or_fresh(seed: object) -> int:
 
 def weights_of(weights: Iterable[float], n: int, things: str) -> npt.NDArray[np.float64]:
     """Check for ``n`` finite non-negative weights, not all zero; returns them up to a common factor."""
+    if isinstance(weights, Mapping | Set | np.ma.MaskedArray):
+        raise TypeError(f'weights must be a list or an array, in the order of the {things}, got {code(weights)}')
     try:
-        given = weights if isinstance(weights, np.ndarray) else np.array(list(weights))
+        given = weights if isinstance(weights, np.ndarray) else np.array(take(n + 1, weights))  # they may never end
         if given.dtype.kind not in 'biufO':
             raise TypeError(f'a weight cannot be of type {given.dtype}')
         array = given.astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import operator
@@ -117,8 +118,15 @@ def described(factory: F) -> F:
     [2, 4]
     """
 
+    parameters = inspect.signature(factory).parameters.values()
+    by_position = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+    position = by_position.index('weights') if 'weights' in by_position else None
+
     @functools.wraps(factory)
     def make(*args: Any, **kwargs: Any) -> Any:
+        args = tuple(_own(value) if number == position else value for number, value in enumerate(args))
+        if 'weights' in kwargs:
+            kwargs = kwargs | {'weights': _own(kwargs['weights'])}
         made = factory(*args, **kwargs)
         if not isinstance(made, Description):
             raise TypeError(
@@ -138,6 +146,11 @@ def described(factory: F) -> F:
 
     make._is_described = True  # type: ignore[attr-defined]
     return cast('F', make)
+
+
+def _own(weights: Any) -> Any:
+    """A copy of weights that may be changed later."""
+    return copy.copy(weights) if isinstance(weights, list | np.ndarray) else weights
 
 
 def is_described(factory: object) -> bool:

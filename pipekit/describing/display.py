@@ -67,6 +67,11 @@ def structure(value: object, most: int = MOST_PARTS) -> str:
     return _structure_within(value, most, 0)
 
 
+def field_code(path: Iterable[object]) -> str:
+    """The code of a field of a sample, by the indices and keys that lead to it: ``sample['meta'][0]``."""
+    return 'sample' + ''.join(f'[{code(name)}]' for name in path)
+
+
 def brief(value: object) -> str:
     """A value on one line of a message, with the types and shapes of arrays."""
     text = code(value)
@@ -245,7 +250,8 @@ def _structure_within(value: object, most: int, depth: int) -> str:
 def _structure(value: Any, most: int, depth: int) -> str:
     name = type(value).__name__
     if isinstance(value, np.ndarray | np.generic):
-        return f'{value.dtype}[{_joined(value.shape)}]' if value.ndim else str(value.dtype)
+        element = 'str' if value.dtype.kind == 'T' else str(value.dtype)
+        return f'{element}[{_joined(value.shape)}]' if value.ndim else element
     if isinstance(value, list):
         kinds = dict.fromkeys(
             _structure_within(part, most, depth + 1) for part in value[:MOST_PARTS] if depth < DEEPEST

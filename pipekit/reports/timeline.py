@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from toolz import groupby
 
-from ..streams.metering import Batch, CallRecord, Wait
+from ..streams.metering import BatchRecord, CallRecord, WaitRecord
 from .timings import Timings
 
 if TYPE_CHECKING:
@@ -57,14 +57,14 @@ def _lanes(timings: Timings) -> Iterator[Lane]:
                 yield Lane(_shortened(times.stage) + worker, _color(number), spans)
 
 
-def _last_epoch(waits: Sequence[Wait]) -> tuple[float, float]:
+def _last_epoch(waits: Sequence[WaitRecord]) -> tuple[float, float]:
     if not waits:
         return 0.0, 0.0
     first = max((number for number, wait in enumerate(waits) if wait.is_first), default=0)
     return waits[first].begin, waits[-1].end
 
 
-def _spans(records: Iterable[Batch | CallRecord | Wait], begin: float, end: float) -> list[Span]:
+def _spans(records: Iterable[BatchRecord | CallRecord | WaitRecord], begin: float, end: float) -> list[Span]:
     """The parts of the records between two times, relative to the first."""
     overlapping = (record for record in records if record.end > begin and record.begin < end)
     clipped = ((max(record.begin, begin), min(record.end, end)) for record in overlapping)

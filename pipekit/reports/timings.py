@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..describing.display import code
-from ..streams.metering import Batch, CallRecord, Meter, StageRow, Wait
+from ..streams.metering import BatchRecord, CallRecord, Meter, StageRow, WaitRecord
 
 MIN_BATCHES = 5
 
@@ -86,9 +86,9 @@ class Timings:
 
     def __init__(self, meter: Meter, rows: Sequence[StageRow]):
         # Copied first: the prefetch thread goes on appending to the meter.
-        self.batches = list(map(Batch._make, meter.batches.copy()))
-        self.waits = list(map(Wait._make, meter.waits.copy()))
-        self.overhead = _records(meter.beside)
+        self.batches = list(map(BatchRecord._make, meter.batches.copy()))
+        self.waits = list(map(WaitRecord._make, meter.waits.copy()))
+        self.overhead = _records(meter.overhead_of)
         self.calls_of = self.overhead | _records(meter.calls_of)
         self.waited_for = meter.waited_for.copy()
         self.delays = {workers: list(delays.copy()) for workers, delays in meter.delays.copy().items()}
@@ -105,7 +105,7 @@ class Timings:
             self.making = fmean(durations(self.warm_batches))
 
 
-def durations(records: Iterable[Batch | CallRecord | Wait]) -> Iterator[float]:
+def durations(records: Iterable[BatchRecord | CallRecord | WaitRecord]) -> Iterator[float]:
     """The seconds that each record lasted."""
     return (record.end - record.begin for record in records)
 
@@ -120,9 +120,9 @@ def _stage_times(timings: Timings, meter: Meter, row: StageRow) -> StageTimes:
     mean, computing = fmean(seconds), fmean(call.computing for call in calls)
     samples = meter.n_calls[row.path]
     if not samples:
-        samples = meter.n_beside[row.path]
+        samples = meter.n_pulls[row.path]
     elif overhead:
-        times = meter.n_beside[row.path] / samples
+        times = meter.n_pulls[row.path] / samples
         mean += fmean(durations(overhead)) * times
         computing += fmean(record.computing for record in overhead) * times
     is_inline = calls[-1].lane == meter.lane

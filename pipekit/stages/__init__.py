@@ -1,3 +1,3 @@
-"""What a pipeline is made of, and how it is run: sources, stages, functions, plans and tasks.
+"""Sources, stages and sample functions, and how a pipeline of them is planned and run.
 Threads and epochs do not belong here.
 """

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
 from ..describing.arguments import boolean, function, positive_int
 from ..describing.descriptions import described
 from ..describing.display import code
-from ..streams.activities import Activity, read_by
+from ..streams.activities import Activity, activity_from
 from ..streams.context import Context, Upstream
 from ..streams.cursors import Cursor, In, Out, Pairs, T
-from ..streams.error_notes import UNKNOWN, raise_noted
+from ..streams.error_notes import UNKNOWN, raise_with_note
 from ..workers.kinds import Workers, checked_workers
 from .combiners import combine_to_arrays
 from .functions import takes_rng
@@ -60,19 +60,19 @@ def combine_batches(
     Parameters
     ----------
     batch_size
-        The number of samples in a batch; or a function ``should_add(chunk, sample) -> bool`` of the list of samples so
-        far, never empty, and the next one, which begins a new batch if it is false.
+        The number of samples in a batch; or a function ``should_add(chunk, sample) -> bool`` of the samples so far, a
+        non-empty list, and the next one. Where it returns false, the next sample begins a new batch.
     combine
-        A function of the list of samples that returns the batch.
+        A combiner: a function of the list of samples that returns the batch.
     drop_last
-        Whether to drop the last batch if the stream ends before it is full; with a function, whether to drop it.
+        Whether to drop a last batch that is not full; if ``batch_size`` is a function, the last one in any case.
     workers
         Where ``combine`` runs, as for ``apply``.
 
     Raises
     ------
     TypeError, ValueError
-        If ``batch_size`` is neither a positive int nor a function, or ``combine`` no function.
+        If ``batch_size`` is neither a positive int nor a function, or ``combine`` is not a function.
 
     Examples
     --------
@@ -94,31 +94,31 @@ def combine_batches(
         chunks: Operation = _adaptive(batch_size, drop_last)
     else:
         chunks = Chunk(positive_int('batch_size', batch_size, 'a positive int or a function'), drop_last)
-    return Stage.of(chunks, Map(combine, workers=checked_workers(workers), combines=True))
+    return Stage.from_operations(chunks, Map(combine, workers=checked_workers(workers), combines=True))
 
 
 def _adaptive(should_add: Callable[[list[Any], Any], object], drop_last: bool) -> Custom:
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[list[Any]]:
         place = context.place or UNKNOWN
 
-        @read_by(lambda names: Activity(names['place'], names['value'], names['after'], names['before']))
-        def adds(chunk: list[Any], value: Any, after: Cursor, before: Cursor) -> bool:
+        @activity_from(lambda local: Activity(local['place'], local['value'], local['after'], local['before']))
+        def adds_value(chunk: list[Any], value: Any, after: Cursor, before: Cursor) -> bool:
             try:
                 return bool(should_add(chunk, value))
             except BaseException as error:
-                raise_noted(error, place, value, after, before)
+                raise_with_note(error, place, value, after, before)
 
-        return _adaptive_chunks(upstream(cursor, context), cursor, adds, drop_last)
+        return _adaptive_chunks(upstream(cursor, context), cursor, adds_value, drop_last)
 
     return Custom(open_on, keeps_cursors=True)
 
 
 def _adaptive_chunks(
-    pairs: Pairs[Any], last: Cursor, adds: Callable[[list[Any], Any, Cursor, Cursor], bool], drop_last: bool
+    pairs: Pairs[Any], last: Cursor, adds_value: Callable[[list[Any], Any, Cursor, Cursor], bool], drop_last: bool
 ) -> Pairs[list[Any]]:
     chunk: list[Any] = []
     for value, cursor in pairs:
-        if chunk and not adds(chunk, value, cursor, last):
+        if chunk and not adds_value(chunk, value, cursor, last):
             full, chunk = [chunk], []
             yield full.pop(), last
         chunk.append(value)

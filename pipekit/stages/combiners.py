@@ -1,37 +1,30 @@
-"""Combiners: a list of samples -> a batch."""
+"""Combiners: list of samples -> batch."""
 
 from __future__ import annotations
 
-import sys
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 import numpy as np
-import numpy.typing as npt
+from more_itertools import all_equal
 
 from ..describing.arguments import fraction
-from ..describing.display import code, structure
+from ..describing.display import code, field_code, structure
 from ..describing.structures import fields_of, has_fields, names_of, with_fields
 from ..memory.blocks import is_worth_pooling, pooled_empty
+from .leaves import SHAPE, Array, Leaves, Path, are_tensors, arrays_of, difference_error, one_dtype, stacked_tensors
 
 if TYPE_CHECKING:
     from ..streams.stacking import Field, Untyped
 
 K = TypeVar('K')
-Array: TypeAlias = npt.NDArray[Any]
-Path: TypeAlias = tuple[Any, ...]
-Leaves: TypeAlias = Sequence[Any]
 Combine: TypeAlias = Callable[[Leaves, set[type], Path], Any]
-
-NUMBERS = (bool, int, float, complex, np.number, np.bool)
-NUMERIC = set('biufc')
-SHAPE, DTYPE, CONTIGUOUS = attrgetter('shape'), attrgetter('dtype'), attrgetter('flags.c_contiguous')
 
 
 def combine_to_tuples(samples: Sequence[Any]) -> Any:
-    """Gather each field of the samples into a tuple.
+    """Collect each field of the samples into a tuple.
 
     Raises
     ------
@@ -68,13 +61,18 @@ def combine_to_arrays(samples: Sequence[Any]) -> Any:
     """Stack the samples' fields along a new first axis.
 
     ``n`` samples whose field ``k`` has shape ``s_k`` give one array of shape ``(n, *s_k)`` per field, in the structure
-    of a sample: tuple for tuple, dict for dict, nested as they are. Lists are taken as arrays.
+    of a sample: tuple for tuple, dict for dict, nested as they are. Lists of numbers or strings are taken as arrays.
+
+    Nothing is converted: a batch holds the values that went in, in a type that does not depend on the other samples.
+    Python's ints become ``int64``, floats ``float64``, strings numpy's ``StringDType``; bytes stay a list, and tensors
+    of torch become a tensor. Batches are C-contiguous, however the samples lie in memory.
 
     Raises
     ------
     ValueError
-        If there are no samples, or they differ in structure, or a field in shape; names the field and the first sample
-        that differs.
+        If there are no samples, they differ in structure, or a field differs in shape or type or holds what no array
+        holds as it is: ``None``, objects, ints beyond 64 bits, lists of several types. Names the field, the first
+        sample that differs, and the remedy.
 
     Examples
     --------
@@ -90,19 +88,21 @@ def combine_to_arrays(samples: Sequence[Any]) -> Any:
 
 
 def combine_pad(samples: Sequence[Any], padding_values: Any = 0, ratio: float = 0.5) -> Any:
-    """Pad each field to the largest shape in the batch, and stack.
+    """Pad each field to the largest shape in the batch, and stack along a new first axis.
 
-    Of the cells missing along an axis, ``floor(missing * ratio)`` are added before the array and the rest after it.
+    Along an axis on which an array has ``missing`` elements too few, ``floor(missing * ratio)`` are added before it,
+    and the rest after it.
 
     Parameters
     ----------
     samples
-        Arrays and scalars, in any structure. Within a field the number of axes must be the same.
+        Arrays, lists and scalars, in any structure. Within a field the number of axes and the type must be the same; an
+        empty list takes those of the others.
     padding_values
-        What the added cells hold: a number, or a function of the unpadded array that returns one, such as
-        ``numpy.min``. A tuple or a mapping in the structure of the samples gives each field its own.
+        The value of the added elements: a number, or a function of the unpadded array that returns one, such as
+        ``numpy.min``. A tuple or a mapping with the structure of the samples has one for each field.
     ratio
-        Where the array lies in its padded one: 0 at the beginning, 1 at the end.
+        The position of each array within its padded one, from 0, at the beginning, to 1, at the end.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def combine_pad(samples: Sequence[Any], padding_values: Any = 0, ratio: float = 
     >>> images.tolist(), masks.tolist()
     ([[5, 7], [6, 6]], [[1, 1], [1, -1]])
 
-    To give a pipeline's ``combine_batches`` the options, use ``functools.partial(combine_pad, ratio=0)``.
+    In a pipeline, pass the options as ``combine_batches(32, functools.partial(combine_pad, ratio=0))``.
     """
     ratio = fraction('ratio', ratio)
     paddings = _paddings(padding_values, samples[0]) if len(samples) else {}
@@ -135,7 +135,7 @@ def _combined(samples: Sequence[Any], combine: Combine, path: Path = ()) -> Any:
         return combine(samples, kinds, path)
     first = samples[0]
     if len(kinds) > 1 and not all(issubclass(kind, Mapping) for kind in kinds):
-        raise _difference(samples, list(map(type, samples)), path)
+        raise difference_error(samples, list(map(type, samples)), path)
     names, columns = _columns(samples, path)
     parts = [_combined(column, combine, (*path, name)) for name, column in zip(names, columns, strict=True)]
     return with_fields(first, parts)
@@ -148,16 +148,20 @@ def _columns(samples: Sequence[Any], path: Path) -> tuple[Sequence[Any], Sequenc
         try:
             return names, list(zip(*samples, strict=True))
         except ValueError as error:
-            raise _difference(samples, list(map(len, samples)), path) from error
+            raise difference_error(samples, list(map(len, samples)), path) from error
     if isinstance(first, Mapping):
         if any(sample.keys() != first.keys() for sample in samples):
-            raise _difference(samples, [sample.keys() for sample in samples], path)
+            raise difference_error(samples, [sample.keys() for sample in samples], path)
         return names, [list(map(itemgetter(name), samples)) for name in names]
     return names, [list(map(attrgetter(name), samples)) for name in names]
 
 
-def _stacked(leaves: Leaves, kinds: set[type], path: Path) -> Array:
-    arrays = _arrays(leaves, kinds, path)
+def _stacked(leaves: Leaves, kinds: set[type], path: Path) -> Any:
+    if kinds == {bytes}:
+        return list(leaves)
+    if are_tensors(kinds):
+        return stacked_tensors(leaves, path)
+    arrays = arrays_of(leaves, kinds, path)
     return arrays if isinstance(arrays, np.ndarray) else _concatenated(arrays, leaves, path)
 
 
@@ -166,96 +170,60 @@ def _concatenated(arrays: list[Array], leaves: Leaves, path: Path) -> Array:
     failure = None
     try:
         # One copy, without the view per array that np.stack takes. It finds most of what may differ.
-        batch = np.concatenate(arrays, out=_room_for(arrays)) if shape else np.stack(arrays)
+        batch = np.concatenate(arrays, **_target(arrays), casting='equiv') if shape else np.stack(arrays)
     except (TypeError, ValueError) as error:
         failure = error  # out of this block, so that what is found is not shown as an error in handling another one
+    if failure is not None or not shape or set(map(len, arrays)) != {shape[0]}:
+        if not all_equal(map(SHAPE, arrays)):
+            hint = '; use combine_pad' if all_equal(arrays, key=np.ndim) else ''
+            raise difference_error(arrays, list(map(SHAPE, arrays)), path, hint)
+        one_dtype(arrays, leaves, path)
     if failure is not None:
-        _check_shapes(arrays, path)
-        _dtype(arrays, leaves, path)
         raise failure
-    if shape and set(map(len, arrays)) != {shape[0]}:
-        _check_shapes(arrays, path)
-    if batch.dtype.kind not in NUMERIC:
-        _dtype(arrays, leaves, path)
-    return batch.reshape(len(arrays), *shape)
+    # Where the arrays lie otherwise in memory, numpy has kept their order.
+    return np.ascontiguousarray(batch).reshape(len(arrays), *shape)
 
 
-def _room_for(arrays: list[Array]) -> Array | None:
+def _target(arrays: list[Array]) -> dict[str, Any]:
+    """Where numpy is to put the arrays, and as which type."""
     first = arrays[0]
-    if not is_worth_pooling(first.nbytes * len(arrays)) or set(map(DTYPE, arrays)) != {first.dtype}:
-        return None
-    if not all(map(CONTIGUOUS, arrays)):  # then the batch has another order in memory
-        return None
-    return pooled_empty((len(arrays) * len(first), *first.shape[1:]), np.result_type(first.dtype, first.dtype))
+    dtype = first.dtype if first.dtype.isnative else first.dtype.newbyteorder('=')
+    shape = (len(arrays) * len(first), *first.shape[1:])
+    if is_worth_pooling(first.nbytes * len(arrays)) and all_equal(map(SHAPE, arrays)):
+        room = pooled_empty(shape, dtype)
+        if room is not None:
+            return {'out': room}
+    return {'dtype': dtype} if first.flags.c_contiguous else {'out': np.empty(shape, dtype)}
 
 
-def _padded(leaves: Leaves, kinds: set[type], path: Path, padding: Any, ratio: float) -> Array:
-    arrays = _arrays(leaves, kinds, path)
-    if isinstance(arrays, np.ndarray):
+def _padded(leaves: Leaves, kinds: set[type], path: Path, padding: Any, ratio: float) -> Any:
+    if kinds == {bytes}:
+        return list(leaves)
+    if are_tensors(kinds):
+        raise ValueError(
+            f"{field_code(path)} is a tensor; use tensor.numpy(), or torch's pad_sequence instead of combine_pad"
+        )
+    arrays = arrays_of(leaves, kinds, path)
+    if not isinstance(arrays, list):
         return arrays
     shapes = list(map(SHAPE, arrays))
-    if len(set(shapes)) == 1:
+    if all_equal(shapes):
         return _concatenated(arrays, leaves, path)
-    axes = list(map(len, shapes))
-    if len(set(axes)) != 1:
-        raise _difference(arrays, axes, path)
+    dtype = one_dtype(arrays, leaves, path)
+    if not all_equal(shapes, key=len):
+        raise difference_error(arrays, list(map(len, shapes)), path)
     shape = tuple(map(max, zip(*shapes, strict=True)))
-    dtype = _dtype(arrays, leaves, path)
     batch = pooled_empty((len(arrays), *shape), dtype)
     batch = np.empty((len(arrays), *shape), dtype) if batch is None else batch
-    constant = None if callable(padding) else _fitting(padding, batch.dtype, path)
+    constant = None if callable(padding) else _checked_padding(padding, batch.dtype, path)
     sizes = np.array(shapes)
     starts = ((shape - sizes) * ratio).astype(int)
     corners = zip(starts.tolist(), (starts + sizes).tolist(), strict=True)
     for number, (array, place, (start, end)) in enumerate(zip(arrays, batch, corners, strict=True)):
         if array.shape != shape:
-            place[...] = _computed(padding, array, batch.dtype, path, number) if callable(padding) else constant
+            place[...] = _computed_padding(padding, array, batch.dtype, path, number) if callable(padding) else constant
         place[tuple(map(slice, start, end))] = array
     return batch
-
-
-def _arrays(leaves: Leaves, kinds: set[type], path: Path) -> Array | list[Array]:
-    # Numbers and strings are stacked at once; anything else is turned into arrays that are left to the caller to stack.
-    if kinds == {np.ndarray}:
-        return list(leaves)
-    if all(issubclass(kind, NUMBERS) for kind in kinds):
-        return np.array(leaves)
-    if kinds in ({str}, {bytes}):
-        texts = np.array(leaves)
-        if texts.tolist() != list(leaves):
-            raise ValueError(f'{_field(path)} ends with a zero, which an array of strings drops; use combine_to_tuples')
-        return texts
-    if any(issubclass(kind, np.ndarray) and hasattr(kind, 'mask') for kind in kinds):
-        raise ValueError(f'{_field(path)} is a masked array and would lose its mask; fill it, or use combine_to_tuples')
-    return [_array(leaf, number, path) for number, leaf in enumerate(leaves)]
-
-
-def _array(leaf: Any, number: int, path: Path) -> Array:
-    try:
-        return np.asarray(leaf)
-    except ValueError as error:
-        where = f'in sample {number} of the batch'
-        raise ValueError(
-            f'{_field(path)} is ragged {where}, {structure(leaf)}; make it one array or a tuple'
-        ) from error
-
-
-def _check_shapes(arrays: Sequence[Array], path: Path) -> None:
-    shapes = list(map(SHAPE, arrays))
-    if len(set(shapes)) > 1:
-        hint = '; use combine_pad' if len(set(map(len, shapes))) == 1 else ''
-        raise _difference(arrays, shapes, path, hint)
-
-
-def _dtype(arrays: Sequence[Array], leaves: Leaves, path: Path) -> np.dtype[Any]:
-    dtypes = set(map(DTYPE, arrays))
-    kinds = {dtype.kind for dtype in dtypes}
-    if len(kinds) > 1 and not kinds <= NUMERIC:
-        raise _difference(leaves, [array.dtype.kind for array in arrays], path)
-    try:
-        return np.result_type(*dtypes)
-    except TypeError as error:  # structured types of different fields
-        raise _difference(leaves, list(map(DTYPE, arrays)), path) from error
 
 
 def _paddings(padding: Any, sample: Any, path: Path = ()) -> dict[Path, Any]:
@@ -273,28 +241,30 @@ def _paddings(padding: Any, sample: Any, path: Path = ()) -> dict[Path, Any]:
     if fields is None or by_name.keys() != set(names):
         raise ValueError(
             f'padding_values must be one for all fields or have the structure of the samples; '
-            f'{_field(path)} is {structure(sample)}, and its padding {code(padding)}'
+            f'{field_code(path)} is {structure(sample)}, and its padding {code(padding)}'
         )
     parts = [_paddings(by_name[name], value, (*path, name)) for name, value in fields]
     return dict(ChainMap(*parts))
 
 
-def _computed(padding: Callable[[Array], Any], array: Array, dtype: np.dtype[Any], path: Path, number: int) -> Any:
+def _computed_padding(
+    padding: Callable[[Array], Any], array: Array, dtype: np.dtype[Any], path: Path, number: int
+) -> Any:
     try:
         value = padding(array)
     except Exception as error:
-        error.add_note(f'raised by {code(padding)}, the padding of {_field(path)} in sample {number} of the batch')
+        error.add_note(f'raised by {code(padding)}, the padding of {field_code(path)} in sample {number} of the batch')
         raise
-    return _fitting(value, dtype, path)
+    return _checked_padding(value, dtype, path)
 
 
-def _fitting(value: Any, dtype: np.dtype[Any], path: Path) -> Any:
+def _checked_padding(value: Any, dtype: np.dtype[Any], path: Path) -> Any:
     try:
         if _fits(np.asarray(value), dtype):
             return value
     except (TypeError, ValueError, OverflowError):  # numpy cannot convert it at all
         pass
-    raise ValueError(f'the padding value {code(value)} of {_field(path)} does not fit its type, {dtype}')
+    raise ValueError(f'the padding value {code(value)} of {field_code(path)} does not fit its type, {dtype}')
 
 
 def _fits(value: Array, dtype: np.dtype[Any]) -> bool:
@@ -305,18 +275,3 @@ def _fits(value: Array, dtype: np.dtype[Any]) -> bool:
         if dtype.kind in 'fc':
             return bool(np.all(np.isfinite(cast) == np.isfinite(value)))
         return dtype.kind == 'O' or bool(np.all((cast == value) | ((cast != cast) & (value != value))))  # noqa: PLR0124
-
-
-def _difference(shown: Sequence[Any], keys: Sequence[Any], path: Path, hint: str = '') -> ValueError:
-    number = next(k for k, key in enumerate(keys) if key != keys[0])
-    for most in (8, sys.maxsize):
-        first, other = (structure(shown[k], most) for k in (0, number))
-        if first != other:
-            break
-    else:
-        other = f'{other} of another type'
-    return ValueError(f'{_field(path)} is {first} in sample 0 of the batch and {other} in sample {number}{hint}')
-
-
-def _field(path: Path) -> str:
-    return 'sample' + ''.join(f'[{name!r}]' for name in path)

@@ -1,7 +1,7 @@
-"""Sample functions, value -> value, and functions that make them of others.
+"""Sample functions, value -> value, and functions that combine them.
 
-A function that takes the keyword ``rng`` is random: it is handed a numpy ``Generator`` by whoever calls it. What is
-made of random functions is random itself and hands its generator on.
+A function that takes the keyword ``rng`` is random: its caller passes it a numpy ``Generator``. A combination of random
+functions is random too, and passes its generator on to them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..describing.arguments import fraction, function
 from ..describing.descriptions import Description, described
-from ..describing.display import code, structure
+from ..describing.display import code, field_code, structure
 from ..describing.structures import MAPPINGS, SEQUENCES, fields_of, names_of, values_of, with_fields
 
 Function: TypeAlias = Callable[..., Any]
@@ -23,14 +23,7 @@ INDICES = (int, np.integer)
 
 
 class SampleFunction(Description):
-    """A function of a sample that prints, compares and pickles as the call that made it.
-
-    Examples
-    --------
-    >>> positive_label = apply_at(1, abs)
-    >>> positive_label, positive_label(('image', -3))
-    (apply_at(1, abs), ('image', 3))
-    """
+    """A function of a sample that prints, compares and pickles as the call that made it."""
 
     def __init__(self, body: Function, *parts: Function, is_random: bool = False):
         self.takes_rng = is_random or any(map(takes_rng, parts))
@@ -45,13 +38,7 @@ class SampleFunction(Description):
 
 
 def takes_rng(func: Function) -> bool:
-    """Whether a function has a parameter ``rng``.
-
-    Examples
-    --------
-    >>> takes_rng(lambda image, rng: image), takes_rng(abs), takes_rng(random_apply(0.5, abs))
-    (True, False, True)
-    """
+    """Whether a function has a parameter ``rng``."""
     if isinstance(func, SampleFunction):
         return func.takes_rng
     parameter = _parameters(func).get('rng')
@@ -59,13 +46,7 @@ def takes_rng(func: Function) -> bool:
 
 
 def may_take_rng(func: Function) -> bool:
-    """Whether ``func(value, rng=generator)`` could work, for all that can be known without calling it.
-
-    Examples
-    --------
-    >>> may_take_rng(lambda image, **options: image), may_take_rng(lambda image: image)
-    (True, False)
-    """
+    """Whether ``func(value, rng=generator)`` may work, as far as its signature tells."""
     if isinstance(func, SampleFunction):
         return func.takes_rng
     parameters = _parameters(func)
@@ -79,6 +60,11 @@ def unpack_args(func: Function) -> SampleFunction:
 
     The fields of a tuple are passed by position, those of a mapping or a dataclass by name.
 
+    Raises
+    ------
+    TypeError
+        When called, if the sample has no fields.
+
     Examples
     --------
     >>> unpack_args(max)((1, 5, 2))
@@ -91,13 +77,7 @@ def unpack_args(func: Function) -> SampleFunction:
 
 
 class Unpacking:
-    """``unpack_args`` without the face: what the stage ``unpack`` calls. Can be pickled where ``func`` can.
-
-    Examples
-    --------
-    >>> Unpacking(pow)((2, 5))
-    32
-    """
+    """Calls ``func`` with the fields of a sample: the function behind ``unpack_args`` and the stage ``unpack``."""
 
     def __init__(self, func: Function):
         self._func = func
@@ -117,18 +97,22 @@ class Unpacking:
 
 
 @described
-def apply_at(index_or_key: Any, func: Function) -> SampleFunction:
+def apply_at(path: Any, func: Function) -> SampleFunction:
     """A function of a sample that applies ``func`` to one field and keeps the others.
 
     Parameters
     ----------
-    index_or_key
-        An index into a tuple or list, a key of a mapping, the name of a field of a named tuple or dataclass.
+    path
+        An index into a tuple or list, a key of a mapping, the name of a field of a named tuple or dataclass; or a tuple
+        of these, which leads to a field inside other fields. Where the sample is a mapping with the tuple itself as a
+        key, the tuple is that key.
     func
         A function of the field.
 
     Raises
     ------
+    ValueError
+        If the path is an empty tuple.
     TypeError, IndexError, KeyError
         When called, if the sample has no such field.
 
@@ -138,16 +122,21 @@ def apply_at(index_or_key: Any, func: Function) -> SampleFunction:
     (1, 2, '3')
     >>> apply_at('label', str)({'image': 1, 'label': 2})
     {'image': 1, 'label': '2'}
+    >>> apply_at(('meta', 'age'), float)({'image': 1, 'meta': {'age': 36, 'name': 'Ada'}})
+    {'image': 1, 'meta': {'age': 36.0, 'name': 'Ada'}}
     """
     function('func', func, 'a function of a sample')
+    if not isinstance(path, tuple):
+        return SampleFunction(_at((path,), func), func)
+    if not path:
+        raise ValueError(
+            'path must lead to a field, got (); to apply a function to the whole sample, leave out apply_at'
+        )
+    at_path, at_key = _at(path, func), _at((path,), func)
 
     def body(sample: Any, **rng: np.random.Generator) -> Any:
-        if type(sample) is dict and index_or_key in sample:
-            return {**sample, index_or_key: func(sample[index_or_key], **rng)}
-        values = _values(sample, 'apply_at')
-        number = _number_of_field(sample, index_or_key)
-        values[number] = func(values[number], **rng)
-        return with_fields(sample, values)
+        is_key = isinstance(sample, MAPPINGS) and path in sample
+        return (at_key if is_key else at_path)(sample, **rng)
 
     return SampleFunction(body, func)
 
@@ -173,12 +162,12 @@ def multiply(func: Function) -> SampleFunction:
 
 @described
 def zip_apply(*funcs: Function) -> SampleFunction:
-    """A function of a sample that applies the first function to the first field, the second to the second.
+    """A function of a sample that applies the first function to the first field, the second to the second, and so on.
 
     Raises
     ------
     ValueError
-        When called, if there are not as many fields as functions.
+        When called, if the sample does not have one field per function.
 
     Examples
     --------
@@ -189,14 +178,13 @@ def zip_apply(*funcs: Function) -> SampleFunction:
         raise TypeError('zip_apply needs at least one function, one for each field')
     for func in funcs:
         function('each of funcs', func, 'a function of a sample')
-    calls = [_passing_rng(func) for func in funcs] if any(map(takes_rng, funcs)) else funcs
+    calls = [_accepting_rng(func) for func in funcs] if any(map(takes_rng, funcs)) else funcs
 
     def body(sample: Any, **rng: np.random.Generator) -> Any:
         values = _values(sample, 'zip_apply')
         if len(values) != len(calls):
-            raise ValueError(
-                f'zip_apply has {len(calls)} functions for the {len(values)} fields of {structure(sample)}'
-            )
+            fields = f'the {len(values)} fields of {structure(sample)}'
+            raise ValueError(f'zip_apply needs one function per field, got {len(calls)} for {fields}')
         return with_fields(sample, [call(value, **rng) for call, value in zip(calls, values, strict=True)])
 
     return SampleFunction(body, *funcs)
@@ -204,7 +192,7 @@ def zip_apply(*funcs: Function) -> SampleFunction:
 
 @described
 def random_apply(p: float, func: Function) -> SampleFunction:
-    """A random function of a sample that applies ``func`` with probability ``p``, or else returns the sample.
+    """A random function of a sample that applies ``func`` with probability ``p``, and otherwise returns the sample.
 
     Examples
     --------
@@ -232,10 +220,10 @@ def sample_args(func: Function, /, *samplers: Function, **named_samplers: Functi
     Parameters
     ----------
     func
-        A function of a sample and of the arguments.
+        A function of a sample and the arguments.
     *samplers, **named_samplers
-        Functions of a numpy ``Generator``, each returning a value for an argument. ``operator.methodcaller`` makes
-        them from the names of the generator's methods. Those with names draw in the order of their names.
+        Functions of a numpy ``Generator`` that return the arguments, such as ``operator.methodcaller('normal')``, which
+        calls that method. The named ones are called in the alphabetical order of their names.
 
     Examples
     --------
@@ -248,7 +236,7 @@ def sample_args(func: Function, /, *samplers: Function, **named_samplers: Functi
     function('func', func, 'a function of a sample')
     for name, sampler in [*enumerate(samplers), *named_samplers.items()]:
         function(f'sampler {name}', sampler, 'a function of a numpy Generator')
-    by_name = sorted(named_samplers.items())  # equal calls draw alike, and the order of keywords makes no other call
+    by_name = sorted(named_samplers.items())  # the order of keyword arguments must not change what is drawn
     is_random = takes_rng(func) and 'rng' not in named_samplers
 
     def body(sample: Any, rng: np.random.Generator) -> Any:
@@ -259,7 +247,7 @@ def sample_args(func: Function, /, *samplers: Function, **named_samplers: Functi
     return SampleFunction(body, is_random=True)
 
 
-def _passing_rng(func: Function) -> Function:
+def _accepting_rng(func: Function) -> Function:
     if takes_rng(func):
         return func
     plain: Function = lambda value, **rng: func(value)  # noqa: E731
@@ -269,25 +257,41 @@ def _passing_rng(func: Function) -> Function:
 def _parameters(func: Function) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(func).parameters
-    except (TypeError, ValueError):  # a builtin may have no signature
+    except (TypeError, ValueError):  # some builtins have no signature
         return {}
 
 
-def _values(sample: Any, owner: str) -> list[Any]:
+def _values(sample: Any, owner: str, field: str = 'the sample') -> list[Any]:
     values = list(sample) if isinstance(sample, SEQUENCES) else values_of(sample)
     if values is None:
-        raise TypeError(
-            f'{owner} needs a sample with fields (a tuple, a mapping, a dataclass), got {structure(sample)}'
-        )
+        raise TypeError(f'{owner} needs a tuple, a mapping or a dataclass as {field}, got {structure(sample)}')
     return values
 
 
-def _number_of_field(sample: Any, index_or_key: Any) -> int:
-    by_index = isinstance(sample, SEQUENCES) and isinstance(index_or_key, INDICES)
-    if by_index and -len(sample) <= index_or_key < len(sample):
-        return int(index_or_key)
+def _at(path: tuple[Any, ...], func: Function, depth: int = 0) -> Function:
+    # Not toolz.update_in, which knows dicts only.
+    name, is_last = path[depth], depth + 1 == len(path)
+    change = func if is_last else _at(path, func, depth + 1)
+    owner = f'apply_at({code(path if len(path) > 1 else name)}, ...)'
+    field = field_code(path[:depth]) if depth else 'the sample'
+
+    def changed(sample: Any, **rng: np.random.Generator) -> Any:
+        if type(sample) is dict and name in sample:
+            return {**sample, name: change(sample[name], **rng)}
+        values = _values(sample, owner, field)
+        number = _number_of_field(sample, name, owner, field)
+        values[number] = change(values[number], **rng)
+        return with_fields(sample, values)
+
+    return changed
+
+
+def _number_of_field(sample: Any, name: Any, owner: str, field: str) -> int:
+    by_index = isinstance(sample, SEQUENCES) and isinstance(name, INDICES)
+    if by_index and -len(sample) <= name < len(sample):
+        return int(name)
     names = range(len(sample)) if isinstance(sample, list) else names_of(sample)
-    if not by_index and index_or_key in names:
-        return names.index(index_or_key)
+    if not by_index and name in names:
+        return names.index(name)
     error = IndexError if by_index else KeyError
-    raise error(f'apply_at({code(index_or_key)}, ...) finds no such field in {structure(sample)}')
+    raise error(f'{owner} finds no {code(name)} in {field}, which is {structure(sample)}')

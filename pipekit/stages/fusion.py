@@ -1,4 +1,4 @@
-"""The plan: which operations are run together. Values and cursors are those of running them one by one."""
+"""The plan of a pipeline: which operations are run together. Values and cursors are those of running each alone."""
 
 from __future__ import annotations
 
@@ -9,55 +9,52 @@ from typing import Any, NamedTuple, TypeAlias
 from more_itertools import ilen
 
 from ..streams.stream import Gather
-from ..workers.kinds import Processes
+from ..workers.kinds import Processes, Workers
 from .operations import Chunk, Custom, Map, PlacedOperation
 
-Placed: TypeAlias = Sequence[PlacedOperation]
+Operations: TypeAlias = Sequence[PlacedOperation]
+GatherFor: TypeAlias = Callable[[Callable[..., Any]], Gather | None]
 
 
-class Single(NamedTuple):
-    """A chunk or a custom operation, by itself."""
+class SingleStep(NamedTuple):
+    """A chunk or a custom operation, run by itself."""
 
     operation: PlacedOperation
 
 
-class Mapped(NamedTuple):
-    """Neighbouring maps with the same workers: one call of all their functions."""
+class MapStep(NamedTuple):
+    """Neighbouring maps with the same workers, run as one function."""
 
-    maps: Placed
+    maps: Operations
 
 
-class Batched(NamedTuple):
-    """Maps, a chunk, and the maps of its lists: one task of a worker process for each batch."""
+class BatchStep(NamedTuple):
+    """Maps of samples, a chunk and maps of batches, run as one task of a worker process for each batch."""
 
-    maps: Placed
+    sample_maps: Operations
     chunk: Chunk
-    combining: Placed
+    batch_maps: Operations
 
 
-class Gathered(NamedTuple):
-    """Batches of elements of a sequence that no operation looks at: made of their indices, all at once.
+class GatherStep(NamedTuple):
+    """A chunk and its combiner, run as one gather of elements of a sequence, by the indices of the samples.
 
-    ``apart`` makes those that cannot be gathered.
+    ``fallback`` is the plan for the batches that cannot be gathered.
     """
 
-    reordering: Placed
+    reordering: Operations
     chunk: Chunk
     combining: PlacedOperation
     gather: Gather
-    apart: Plan
+    fallback: Plan
 
 
-Step: TypeAlias = Single | Mapped | Batched | Gathered
+Step: TypeAlias = SingleStep | MapStep | BatchStep | GatherStep
 Plan: TypeAlias = list[Step]
 
 
 def plan(
-    operations: Placed,
-    *,
-    fuses: bool = True,
-    in_pools: bool = False,
-    gather_with: Callable[[Callable[..., Any]], Gather | None] | None = None,
+    operations: Operations, *, fuses: bool = True, has_workers: bool = False, gather_for: GatherFor | None = None
 ) -> Plan:
     """The steps in which operations are run.
 
@@ -65,62 +62,64 @@ def plan(
     ----------
     fuses
         Whether operations are run together at all.
-    in_pools
-        Whether there are workers.
-    gather_with
-        Where the values are elements of a sequence: how a combiner's batches are gathered, if they can be.
+    has_workers
+        Whether there are workers to run maps in.
+    gather_for
+        If the values are elements of a sequence: the function that gathers a combiner's batches, if there is one.
     """
     if not fuses:
-        return [Mapped([each]) if isinstance(each.operation, Map) else Single(each) for each in operations]
+        return [MapStep([each]) if isinstance(each.operation, Map) else SingleStep(each) for each in operations]
     steps: Plan = []
-    if gather_with is not None:
-        gathered, operations = _gathered_first(operations, gather_with, in_pools)
-        steps += gathered
+    if gather_for is not None and (gathering := _gather_step(operations, gather_for, has_workers)) is not None:
+        steps.append(gathering)
+        operations = operations[len(gathering.reordering) + 2 :]
     while operations:
-        step, operations = _first_step(operations, in_pools)
+        step, operations = _next_step(operations, has_workers)
         steps.append(step)
     return steps
 
 
-def _gathered_first(
-    operations: Placed, gather_with: Callable[[Callable[..., Any]], Gather | None], in_pools: bool
-) -> tuple[list[Gathered], Placed]:
+def _gather_step(operations: Operations, gather_for: GatherFor, has_workers: bool) -> GatherStep | None:
     reordering = list(takewhile(_reorders, operations))
     n = len(reordering)
-    rest = [each.operation for each in operations[n : n + 2]]
-    if len(rest) < 2 or not isinstance(rest[0], Chunk) or rest[1].workers is not None:
-        return [], operations
-    gather = gather_with(rest[1].function)
+    if len(operations) < n + 2 or not isinstance(operations[n].operation, Chunk):
+        return None
+    chunk, combining = operations[n].operation, operations[n + 1]
+    gather = gather_for(combining.operation.function) if combining.operation.workers is None else None
     if gather is None:
-        return [], operations
-    apart = plan(operations[: n + 2], in_pools=in_pools)
-    return [Gathered(reordering, rest[0], operations[n + 1], gather, apart)], operations[n + 2 :]
+        return None
+    return GatherStep(reordering, chunk, combining, gather, plan(operations[: n + 2], has_workers=has_workers))
 
 
-def _first_step(operations: Placed, in_pools: bool) -> tuple[Step, Placed]:
-    maps, rest = _neighbours(operations)
+def _reorders(placed: PlacedOperation) -> bool:
+    return isinstance(placed.operation, Custom) and placed.operation.reorders
+
+
+def _next_step(operations: Operations, has_workers: bool) -> tuple[Step, Operations]:
+    maps, rest = _leading_maps(operations)
     if not maps:
-        return Single(operations[0]), operations[1:]
+        return SingleStep(operations[0]), operations[1:]
     workers = maps[0].operation.workers
-    # Where samples are skipped, which ones make a batch is not known beforehand.
+    # Which samples are in a batch is not known beforehand if some may be skipped.
     skips = any(each.operation.skips for each in maps)
-    if in_pools and isinstance(workers, Processes) and not skips and rest and isinstance(rest[0].operation, Chunk):
-        combining, others = _neighbours(rest[1:])
-        if combining and combining[0].operation.workers is None:
-            combining, others = combining[:1], rest[2:]  # what follows it has not asked for processes
-        if combining and combining[0].operation.workers in (None, workers):
-            return Batched(maps, rest[0].operation, combining), others
-    return Mapped(maps), rest
+    if has_workers and isinstance(workers, Processes) and not skips and rest and isinstance(rest[0].operation, Chunk):
+        batch_maps, others = _leading_batch_maps(rest[1:], workers)
+        if batch_maps:
+            return BatchStep(maps, rest[0].operation, batch_maps), others
+    return MapStep(maps), rest
 
 
-def _neighbours(operations: Placed) -> tuple[Placed, Placed]:
-    """The maps at the beginning that have the same workers, and what follows them."""
+def _leading_batch_maps(operations: Operations, workers: Workers) -> tuple[Operations, Operations]:
+    maps, rest = _leading_maps(operations)
+    if maps and maps[0].operation.workers is None:  # a combiner goes where its samples are, the maps after it do not
+        return operations[:1], operations[1:]
+    return (maps, rest) if maps and maps[0].operation.workers == workers else ([], operations)
+
+
+def _leading_maps(operations: Operations) -> tuple[Operations, Operations]:
+    """The maps at the beginning that have the same workers, and the operations after them."""
     if not operations or not isinstance(operations[0].operation, Map):
         return [], operations
     workers = operations[0].operation.workers
     n = ilen(takewhile(lambda each: isinstance(each.operation, Map) and each.operation.workers == workers, operations))
     return operations[:n], operations[n:]
-
-
-def _reorders(each: PlacedOperation) -> bool:
-    return isinstance(each.operation, Custom) and each.operation.reorders

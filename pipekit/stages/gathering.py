@@ -1,75 +1,97 @@
-"""Batches gathered of a sequence at once, by the indices of their samples."""
+"""Batches that are gathered from a sequence at once, by the indices of their samples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
+from ..describing.display import code, structure
 from ..memory.blocks import allocating_from
-from ..streams.activities import Activity, read_by
+from ..streams.activities import Activity, activity_from
 from ..streams.context import Context, Upstream
 from ..streams.cursors import Cursor, Pair, Pairs
-from ..streams.error_notes import StageLocation
+from ..streams.error_notes import StageLocation, raise_with_note
 from ..streams.metering import OFF
-from ..streams.stream import Gather, IndexStream
+from ..streams.stream import Gather
 from .arrays import Arrays
 from .combiners import combine_to_arrays
 from .operations import Chunk
 
+NOT_GATHERED = object()
+
 
 class IndexChunk(NamedTuple):
-    """What a batch is to be gathered of: indices, the cursors before and after them, and whether they make one."""
+    """The indices of a batch, with the cursors before and after it; ``makes_batch`` as in ``PendingBatch``."""
 
     indices: list[int]
     before: Cursor
     after: Cursor
-    is_whole: bool
+    makes_batch: bool
 
 
-def gather_of(sequence: Any, combine: Callable[..., Any]) -> Gather | None:
-    """How to make a batch of elements of a sequence at once, if there is a way."""
+def gather_function(sequence: Any, combine: Callable[..., Any]) -> Gather | None:
+    """A function that makes a batch of the elements at a list of indices, faster than one by one; ``None`` if none."""
     if isinstance(sequence, Arrays):
-        return sequence.gathered if sequence.gathers and combine is combine_to_arrays else None
-    if callable(getattr(sequence, '__getitems__', None)):  # of a data set of torch
-        return lambda indices: combine(sequence.__getitems__(indices))
+        return partial(_gather_columns, sequence) if sequence.is_numeric and combine is combine_to_arrays else None
+    if callable(getattr(sequence, '__getitems__', None)):  # a data set for torch's DataLoader
+        return lambda indices: combine(_get_items(sequence, indices))
     return None
 
 
-def chunks_of_pairs(chunk: Chunk, indices: Upstream[int], cursor: Cursor, context: Context) -> Iterator[IndexChunk]:
-    """Indices with a cursor each, in chunks."""
-    for pending in chunk.pending(indices(cursor, context), cursor):
-        yield IndexChunk([index for index, _ in pending.pairs], pending.before, pending.pairs[-1][1], pending.is_whole)
+def _gather_columns(columns: Arrays[Any], indices: list[int]) -> Any:
+    with suppress(Exception):  # the error is raised again by the same batch made without gathering
+        return columns.gather(indices)
+    return NOT_GATHERED
 
 
-def chunks_of_counted(chunk: Chunk, stream: IndexStream, cursor: Any, context: Context) -> Iterator[IndexChunk]:
-    """Indices that their cursors count, in chunks."""
-    assert stream.indices_after is not None
-    return _counted_chunks(chunk, stream.indices_after(cursor, context), cursor)
+def _get_items(sequence: Any, indices: list[int]) -> Any:
+    samples = sequence.__getitems__(indices)
+    if not isinstance(samples, list | tuple) or len(samples) != len(indices):
+        given = f'{len(samples)} samples' if isinstance(samples, list | tuple) else structure(samples)
+        expected = f'a list of {len(indices)} samples, one for each index'
+        raise ValueError(f'__getitems__ of {code(sequence)} must return {expected}, got {given}')
+    return samples
 
 
-def _counted_chunks(chunk: Chunk, indices: Iterator[int], after: int) -> Iterator[IndexChunk]:
+def index_chunks(chunk: Chunk, pairs: Pairs[int], start: Cursor) -> Iterator[IndexChunk]:
+    """Indices in chunks, from pairs of an index and a cursor."""
+    for pending in chunk.pending(pairs, start):
+        indices = [index for index, _ in pending.pairs]
+        yield IndexChunk(indices, pending.before, pending.pairs[-1][1], pending.makes_batch)
+
+
+def counted_index_chunks(chunk: Chunk, indices: Iterator[int], after: Any) -> Iterator[IndexChunk]:
+    """Indices in chunks, where the cursors count them."""
     while some := list(islice(indices, chunk.size)):
         before, after = after, after + len(some)
         yield IndexChunk(some, before, after, len(some) == chunk.size or not chunk.drop_last)
 
 
-def gathered(
-    chunks: Iterator[IndexChunk], gather: Gather, location: StageLocation, apart: Upstream[Any], context: Context
+def gather_batches(
+    chunks: Iterator[IndexChunk], gather: Gather, location: StageLocation, fallback: Upstream[Any], context: Context
 ) -> Pairs[Any]:
-    """The batches of the chunks, each gathered at once; ``apart`` makes those that cannot be, sample by sample."""
+    """A batch for each chunk, gathered at once; ``fallback`` makes those that cannot be, sample by sample."""
     recorder, memory = context.run.meter or OFF, context.run.memory
     if memory is not None:
         gather = allocating_from(memory, gather)
 
-    @read_by(lambda names: Activity(names['location'], names['indices'], names['after'], names['before']))
+    @activity_from(lambda local: Activity(local['location'], local['indices'], local['after'], local['before']))
     def batch_of(chunk: IndexChunk) -> Pair[Any] | None:
-        indices, before, after, is_whole = chunk
-        if is_whole:
-            with suppress(Exception):
-                return (recorder.call(location.path, gather, indices) if recorder.on else gather(indices)), after
-        # Whatever is wrong is said as it is without this.
-        return next(apart(before, context), None)
+        indices, before, after, makes_batch = chunk
+        failure: list[Exception] = []
+        if makes_batch:
+            try:
+                batch = recorder.call(location.path, gather, indices) if recorder.is_recording else gather(indices)
+                if batch is not NOT_GATHERED:
+                    return batch, after
+            except Exception as error:
+                failure.append(error)
+        pair = next(fallback(before, context), None)  # raises the same error with the sample, if one is at fault
+        if failure:
+            raise_with_note(failure.pop(), location, indices, after, before)
+        return pair
 
     return filter(None, map(batch_of, chunks))

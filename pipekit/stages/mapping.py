@@ -1,4 +1,4 @@
-"""Stages that make values of values: apply, unpack, keep, flatten."""
+"""Stages that work on one sample at a time: apply, unpack, keep, flatten."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..describing.arguments import function, seed_or_fresh
 from ..describing.descriptions import described
 from ..describing.display import code, structure
 from ..describing.structures import SEQUENCES
-from ..streams.activities import Activity, read_by
+from ..streams.activities import Activity, activity_from
 from ..streams.context import Context, Upstream
-from ..streams.cursors import Cursor, In, Out, Pair, Pairs, T, after, parts_of
-from ..streams.error_notes import UNKNOWN, raise_noted
+from ..streams.cursors import Cursor, In, Out, Pair, Pairs, T, drop_first, split_cursor
+from ..streams.error_notes import UNKNOWN, raise_with_note
 from ..streams.metering import OFF
 from ..streams.on_error import OnErrors, checked_on_error
 from ..workers.kinds import Workers, checked_workers
@@ -31,7 +31,7 @@ Out_co = TypeVar('Out_co', covariant=True)
 
 
 class RandomFunction(Protocol[Sample_contra, Out_co]):
-    """A function of a sample and of the generator ``rng``.
+    """A function of a sample and a random generator ``rng``.
 
     Examples
     --------
@@ -59,22 +59,22 @@ def apply(
     Parameters
     ----------
     func
-        A function of a sample. If it takes the keyword ``rng``, it is handed a numpy ``Generator`` of its own for each
-        sample, which depends on nothing but the seed and the sample's place in the stream.
+        A function of a sample. If it takes the keyword ``rng``, it is passed a new numpy ``Generator`` for each sample,
+        which depends only on the seed and the sample's position in the stream.
     seed
-        A non-negative int, for a random function. Without one, fresh entropy is drawn once, here.
+        A non-negative int, for a random function. By default, fresh entropy, drawn once when ``apply`` is called.
     workers
-        Where ``prefetch`` has the function run: ``threads(n)``, ``processes(n)``, or any executor, which is used
-        through ``submit`` alone and left running. It changes no value, no order and no cursor.
+        Where the function runs under ``prefetch``: ``threads(n)``, ``processes(n)``, or a borrowed executor, of which
+        only ``submit`` is called and which is never shut down. Values, order and cursors do not depend on it.
     on_error
         What to do when the function fails: ``skip(...)``, ``replace(...)``, ``retry(...)``, or a list of them, of which
-        the first that is for the error is followed. By default, the error ends the epoch.
+        the first that matches the error applies. By default, the error ends the epoch.
 
     Raises
     ------
     TypeError
-        If ``func`` is no function, or a seed is given for one that does not take ``rng``, or ``workers`` or
-        ``on_error`` are none.
+        If ``func`` is not a function, a seed is given for one that does not take ``rng``, or ``workers`` or
+        ``on_error`` is something else.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def apply(
     [104, 203]
     """
     seed = _seed_for('apply', func, seed)
-    return Stage.of(Map(func, seed, checked_workers(workers), checked_on_error(on_error)))
+    return Stage.from_operations(Map(func, seed, checked_workers(workers), checked_on_error(on_error)))
 
 
 @described
@@ -95,7 +95,8 @@ def unpack(
 ) -> Stage[Any, Out]:
     """Apply a function to the fields of each sample.
 
-    Those of a tuple are passed by position, those of a mapping or a dataclass by name. Otherwise as ``apply``.
+    The fields of a tuple are passed by position, those of a mapping or a dataclass by name. The other arguments are as
+    for ``apply``.
 
     Examples
     --------
@@ -105,12 +106,12 @@ def unpack(
     [0]
     """
     seed = _seed_for('unpack', func, seed)
-    return Stage.of(Map(Unpacking(func), seed, checked_workers(workers), checked_on_error(on_error)))
+    return Stage.from_operations(Map(Unpacking(func), seed, checked_workers(workers), checked_on_error(on_error)))
 
 
 @described
 def keep(predicate: Callable[[Any], object]) -> SameType:
-    """Keep the samples that the predicate is true of.
+    """Keep the samples for which the predicate is true.
 
     Examples
     --------
@@ -128,26 +129,26 @@ def keep(predicate: Callable[[Any], object]) -> SameType:
         recorder, place = context.run.meter or OFF, context.place or UNKNOWN
         path = place.path
 
-        @read_by(lambda names: Activity(names['place'], names['value'], names['pair'][1], names['last']))
+        @activity_from(lambda local: Activity(local['place'], local['value'], local['pair'][1], local['last']))
         def is_kept(pair: Pair[Any]) -> bool:
             nonlocal last
             try:
                 value = pair[0]
-                kept = bool(recorder.call(path, predicate, value) if recorder.on else predicate(value))
+                kept = bool(recorder.call(path, predicate, value) if recorder.is_recording else predicate(value))
             except BaseException as error:
-                raise_noted(error, place, *pair, last)
+                raise_with_note(error, place, *pair, last)
             last = pair[1]
             return kept
 
         return filter(is_kept, upstream(cursor, context))
 
-    return SameType.of(Custom(open_on, keeps_cursors=True))
+    return SameType.from_operations(Custom(open_on, keeps_cursors=True))
 
 
 if TYPE_CHECKING:
 
     class Flattening(Stage[Any, Any]):
-        """A stage from iterables to what they hold."""
+        """A stage from iterables to their items."""
 
         def __call__(self, iterable: Iterable[Iterable[T]]) -> Iterator[T]: ...
 
@@ -157,9 +158,14 @@ else:
 
 @described
 def flatten() -> Flattening:
-    """Hand on the parts of each sample one by one, in order.
+    """Yield the items of each sample one by one, in order.
 
-    Resuming makes the sample again that the part belongs to, and skips its earlier parts.
+    Resuming in the middle of a sample makes that sample again and skips its earlier items.
+
+    Raises
+    ------
+    TypeError
+        When iterated, if a sample is not iterable.
 
     Examples
     --------
@@ -168,17 +174,17 @@ def flatten() -> Flattening:
     """
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
-        before, done = parts_of(cursor, [None, int], stage)
-        return chain.from_iterable(parts(upstream(before, context), before, done))
+        before, done = split_cursor(cursor, [None, int], stage)
+        return chain.from_iterable(items_of_samples(upstream(before, context), before, done))
 
-    def parts(pairs: Pairs[Any], before: Cursor, done: int) -> Iterator[Pairs[Any]]:
+    def items_of_samples(pairs: Pairs[Any], before: Cursor, done: int) -> Iterator[Pairs[Any]]:
         for value, cursor in pairs:
-            remaining = after(done, _parts_of(value))
+            remaining = drop_first(done, _items_of(value))
             del value
-            yield map(partial(_located, before), remaining, count(done + 1))
+            yield map(partial(_numbered, before), remaining, count(done + 1))
             before, done = cursor, 0
 
-    stage = Flattening.of(Custom(open_on))
+    stage = Flattening.from_operations(Custom(open_on))
     return stage
 
 
@@ -189,14 +195,14 @@ def _seed_for(owner: str, func: Callable[..., Any], seed: int | None) -> int | N
     return seed_or_fresh(seed) if seed is not None or takes_rng(func) else None
 
 
-def _parts_of(value: Any) -> Iterator[Any]:
-    if isinstance(value, SEQUENCES):  # whose iterator would keep the parts that have been handed on
-        parts = list(reversed(value))
-        return map(parts.pop, repeated(-1, len(parts)))
+def _items_of(value: Any) -> Iterator[Any]:
+    if isinstance(value, SEQUENCES):  # an iterator over it would keep the items that have been yielded
+        items = list(reversed(value))
+        return map(items.pop, repeated(-1, len(items)))
     if not isinstance(value, Iterable) and not hasattr(value, '__getitem__'):
-        raise TypeError(f'flatten needs samples to iterate over, got {structure(value)}')
+        raise TypeError(f'flatten needs iterable samples, got {structure(value)}')
     return iter(value)
 
 
-def _located(before: Cursor, part: Any, number: int) -> Pair[Any]:
-    return part, (before, number)
+def _numbered(before: Cursor, item: Any, number: int) -> Pair[Any]:
+    return item, (before, number)

@@ -1,9 +1,9 @@
-"""Operations: what stages are made of. What they do to a stream is said here, and not how they are run."""
+"""Map, chunk and custom: the operations that stages consist of. They say what is done to a stream, not how."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
@@ -19,7 +19,7 @@ OpenStage: TypeAlias = Callable[[Upstream[In], Cursor, Context], Pairs[Out]]
 
 
 class Operation:
-    """What all operations are asked."""
+    """The properties of an operation, with their defaults; ``Stage`` and ``Custom`` explain them."""
 
     seed: int | None = None
     reopens_upstream = False
@@ -27,19 +27,19 @@ class Operation:
     keeps_structure = False
     keeps_cursors = False
     reorders = False
-    skips = False  # or replaces values that its function fails on
+    skips = False  # whether it skips or replaces samples that its function fails on
 
 
 @dataclass(frozen=True)
 class Map(Operation):
-    """One value of each value.
+    """Calls a function on each value.
 
     Attributes
     ----------
     function
-        A function of a value, and of ``rng`` where there is a seed.
+        A function of a value, and of ``rng`` if there is a seed.
     combines
-        Whether it makes batches, which may be large: they go into memory that was used before.
+        Whether the results are batches: large ones are written into pooled memory.
     """
 
     function: Callable[..., Any]
@@ -57,7 +57,7 @@ class Map(Operation):
 
 @dataclass(frozen=True)
 class Chunk(Operation):
-    """Lists of so many values, made without a look at them."""
+    """Collects values into lists of ``size``, without looking at them."""
 
     size: int
     drop_last: bool
@@ -65,34 +65,33 @@ class Chunk(Operation):
     keeps_cursors = True
 
     def pending(self, pairs: Pairs[Any], start: Cursor) -> Iterator[PendingBatch]:
-        """The pairs themselves in chunks. The one that is dropped, or that an error ends, is among them."""
-        ends: list[BaseException] = []
-        while not ends:
+        """The pairs in chunks of ``size``, with the short one at the end whether or not it makes a batch."""
+        errors: list[BaseException] = []
+        is_full = True
+        while is_full:
             chunk: list[Pair[Any]] = []
             try:
                 chunk.extend(islice(pairs, self.size))
-            except BaseException as error:  # what comes before an error may raise another one, which comes first
-                ends.append(error)
-            if len(chunk) < self.size:
-                ends.append(StopIteration())
+            except BaseException as error:  # raised below, after the errors that the earlier samples may raise
+                errors.append(error)
+            is_full = len(chunk) == self.size
             if chunk:
-                is_whole = len(chunk) == self.size or (len(ends) == 1 and not self.drop_last)
                 before, start = start, chunk[-1][1]
-                yield PendingBatch(chunk, before, is_whole)
-        if not isinstance(ends[0], StopIteration):
-            raise ends.pop(0)
+                yield PendingBatch(chunk, before, makes_batch=is_full or not (errors or self.drop_last))
+        if errors:
+            raise errors.pop()  # popped, so that its traceback does not refer to it
 
 
 @dataclass(frozen=True)
 class Custom(Operation):
-    """Anything else: ``open(upstream, cursor, context)`` gives its pairs.
+    """Any other operation: ``open(upstream, cursor, context)`` returns its pairs.
 
     Attributes
     ----------
     seed, reopens_upstream, replays, keeps_structure, keeps_cursors
         As for ``Stage``.
     reorders
-        Whether it hands on values without a look at them: it does the same to their indices.
+        Whether it only selects and reorders values, without looking at them, so that it works on their indices as well.
     """
 
     open: OpenStage[Any, Any]
@@ -105,21 +104,39 @@ class Custom(Operation):
 
 
 class PendingBatch(NamedTuple):
-    """What a batch is to be made of."""
+    """The samples of a batch that is still to be made.
+
+    Attributes
+    ----------
+    pairs
+        The samples, each with its cursor.
+    before
+        The cursor before the first of them.
+    makes_batch
+        False for an incomplete chunk, of which no batch is made: its samples are processed for the errors they raise.
+    """
 
     pairs: list[Pair[Any]]
-    before: Cursor  # before the first of them
-    is_whole: bool  # whether a batch is to be made of them at all, or they are to be tried only
+    before: Cursor
+    makes_batch: bool
 
     @property
-    def located(self) -> list[Located]:
-        """The values of the pairs, each with its cursor and the one before it."""
+    def with_previous_cursors(self) -> list[Located]:
+        """The samples, each with its cursor and the one before it."""
         before = [self.before, *(cursor for _, cursor in self.pairs)]
         return [(value, cursor, last) for (value, cursor), last in zip(self.pairs, before, strict=False)]
 
 
 class PlacedOperation(NamedTuple):
-    """An operation in a pipeline: how many earlier ones share its seed, and the stage that it belongs to."""
+    """An operation of a pipeline.
+
+    Attributes
+    ----------
+    ordinal
+        How many earlier operations share its seed.
+    place
+        The stage that it belongs to.
+    """
 
     operation: Any
     ordinal: int
@@ -127,17 +144,19 @@ class PlacedOperation(NamedTuple):
 
     @property
     def call(self) -> Call:
-        """What a map does to a value."""
+        """The call that a map makes for each value."""
         operation = self.operation
         return Call(operation.function, operation.seed, self.ordinal, self.place, operation.on_error)
 
 
-def placed(operations: Sequence[tuple[Operation, StageLocation]], seeds: Sequence[int]) -> list[PlacedOperation]:
-    """Operations with their places, and the number of earlier ones with the same seed; ``seeds`` are the source's."""
-    met = Counter(seeds)
-    found = []
+def place_operations(
+    operations: Iterable[tuple[Operation, StageLocation]], source_seeds: Sequence[int]
+) -> list[PlacedOperation]:
+    """The operations of a pipeline, in order, each with its ordinal; the seeds of the source count as earlier ones."""
+    uses: Counter[int | None] = Counter(source_seeds)
+    placed = []
     for operation, place in operations:
-        ordinal = 0 if operation.seed is None else met[operation.seed]
-        met.update([] if operation.seed is None else [operation.seed])
-        found.append(PlacedOperation(operation, ordinal, place))
-    return found
+        ordinal = 0 if operation.seed is None else uses[operation.seed]
+        uses[operation.seed] += 1
+        placed.append(PlacedOperation(operation, ordinal, place))
+    return placed

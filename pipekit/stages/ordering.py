@@ -1,4 +1,4 @@
-"""Stages that choose which values come, and in which order; none of them looks at a value."""
+"""Stages that select, repeat and reorder samples, without looking at them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from more_itertools import chunked
 from ..describing.arguments import boolean, natural_number, optional, positive_int, seed_or_fresh
 from ..describing.descriptions import described
 from ..streams.context import Context, Upstream
-from ..streams.cursors import START, Cursor, Pair, Pairs, enumerate_from, index_of, parts_of, tagged
+from ..streams.cursors import START, Cursor, Pair, Pairs, checked_index, enumerate_from, split_cursor, with_prefix
 from ..streams.randomness import Generators, random_order
 from ..streams.stream import passes
 from .operations import Custom
@@ -21,9 +21,9 @@ from .pipeline import SameType
 
 @described
 def shuffle(window: int, *, seed: int | None = None) -> SameType:
-    """Shuffle within windows: read ``window`` samples, hand them on in a random order, read the next.
+    """Shuffle within windows: read ``window`` samples, yield them in a random order, read the next ones.
 
-    Holds at most one window in memory. Resuming reads one window again, and nothing before it.
+    At most one window is in memory. Resuming reads one window again, and nothing before it.
 
     Examples
     --------
@@ -34,8 +34,8 @@ def shuffle(window: int, *, seed: int | None = None) -> SameType:
     seed = seed_or_fresh(seed)
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
-        start, done = parts_of(cursor, [None, int], stage)
-        index_of(done, stage, window)
+        start, done = split_cursor(cursor, [None, int], stage)
+        checked_index(done, stage, window)
         return shuffled(upstream(start, context), start, done, context.generators(seed))
 
     def shuffled(pairs: Pairs[Any], start: Cursor, done: int, generators: Generators) -> Pairs[Any]:
@@ -48,13 +48,13 @@ def shuffle(window: int, *, seed: int | None = None) -> SameType:
                 yield values.pop(), (start, number) if number < n else (end, 0)
             start, done = end, 0
 
-    stage = SameType.of(Custom(open_on, seed=seed, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(Custom(open_on, seed=seed, keeps_structure=True, reorders=True))
     return stage
 
 
 @described
 def take(n: int) -> SameType:
-    """Hand on the first ``n`` samples.
+    """Yield the first ``n`` samples.
 
     Examples
     --------
@@ -64,19 +64,19 @@ def take(n: int) -> SameType:
     n = natural_number('n', n)
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
-        taken, before = parts_of(cursor, [int, None], stage)
-        index_of(taken, stage, n)
-        return map(tagged, range(taken + 1, n + 1), upstream(before, context))
+        taken, before = split_cursor(cursor, [int, None], stage)
+        checked_index(taken, stage, n)
+        return map(with_prefix, range(taken + 1, n + 1), upstream(before, context))
 
-    stage = SameType.of(Custom(open_on, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(Custom(open_on, keeps_structure=True, reorders=True))
     return stage
 
 
 @described
 def repeat(times: int | None = None) -> SameType:
-    """Open the stream again whenever it ends, ``times`` times in all or, by default, for ever.
+    """Iterate over the stream ``times`` times; by default, for ever.
 
-    Random stages before it draw anew in every pass. A pass without samples ends the stream.
+    Earlier random stages draw new random numbers in each pass. A pass without samples ends the stream.
 
     Raises
     ------
@@ -91,28 +91,33 @@ def repeat(times: int | None = None) -> SameType:
     times = optional(positive_int, 'times', times, 'a positive int')
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
-        number, before = parts_of(cursor, [int, None], stage)
-        left = None if times is None else times - index_of(number, stage, times)
+        number, before = split_cursor(cursor, [int, None], stage)
+        left = None if times is None else times - checked_index(number, stage, times)
         return chain.from_iterable(islice(passes(upstream, number, before, context), left))
 
-    stage = SameType.of(Custom(open_on, reopens_upstream=True, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(Custom(open_on, reopens_upstream=True, keeps_structure=True, reorders=True))
     return stage
 
 
 @described
 def shard(rank: int, world_size: int, *, drop_last: bool = False) -> SameType:
-    """Hand on every ``world_size``-th sample, from number ``rank`` on: the share of one of several machines.
+    """Yield every ``world_size``-th sample, starting with number ``rank``: the share of one rank of several.
 
-    Put it before what is expensive: the samples of the other ranks are read and dropped.
+    Put it before expensive stages: it reads and drops the samples of the other ranks.
 
     Parameters
     ----------
     rank
         From 0 to ``world_size - 1``.
     world_size
-        The number of shares.
+        The number of ranks.
     drop_last
-        Whether to drop samples at the end that are too few for all ranks, so that all get equally many.
+        Whether to drop the samples at the end that are too few for one per rank, so that all ranks get equally many.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
 
     Examples
     --------
@@ -129,35 +134,37 @@ def shard(rank: int, world_size: int, *, drop_last: bool = False) -> SameType:
         return len(chunk) == world_size
 
     def own_share(chunk: list[Pair[Any]]) -> Pair[Any]:
-        return chunk[rank][0], chunk[-1][1]
+        # The rank is in the cursor, so that random stages after this one draw differently on each rank.
+        return chunk[rank][0], (chunk[-1][1], rank, world_size)
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
-        pairs = upstream(cursor, context)
-        if drop_last:
-            return map(own_share, filter(is_full, chunked(pairs, world_size)))
-        return islice(pairs, rank if cursor == START else world_size - 1, None, world_size)
+        if not drop_last:
+            return islice(upstream(cursor, context), rank if cursor == START else world_size - 1, None, world_size)
+        if isinstance(cursor, tuple) and cursor[1:] == (rank, world_size):  # states of version 0.1 have no rank
+            cursor = cursor[0]
+        return map(own_share, filter(is_full, chunked(upstream(cursor, context), world_size)))
 
-    return SameType.of(Custom(open_on, keeps_structure=True, reorders=True))
+    return SameType.from_operations(Custom(open_on, keeps_structure=True, reorders=True))
 
 
 @described
 def expiration_pool(pool_size: int, repetitions: int, iterations: int = 1, *, seed: int | None = None) -> SameType:
-    """Hand on each sample ``repetitions`` times, from a pool of at most ``pool_size``: for samples costly to load.
+    """Yield each sample ``repetitions`` times, at random from a pool of ``pool_size``: for samples costly to load.
 
-    After each sample read, ``iterations`` are drawn from the pool; once it is full, as many as it takes for one to
-    expire. When the upstream has ended, what is left in the pool is handed on.
+    After each sample read, ``iterations`` samples are drawn from the pool; once it is full, as many as it takes for one
+    to be used up. When the upstream has ended, the rest of the pool is drawn.
 
     Resumes by replay.
 
     Parameters
     ----------
     pool_size
-        The largest number of samples held.
+        The largest number of samples in the pool.
     repetitions
-        How often each sample is handed on.
+        How often each sample is yielded.
     iterations
-        How many samples are drawn for each one read while the pool fills: more of them give the first batches sooner,
-        from fewer different samples. At most ``repetitions``.
+        How many samples are drawn per sample read while the pool fills, at most ``repetitions``. With more, the first
+        batches come sooner, and have fewer different samples.
 
     Examples
     --------
@@ -196,7 +203,7 @@ def expiration_pool(pool_size: int, repetitions: int, iterations: int = 1, *, se
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
         generator = context.generators(seed).at(START)
         pairs = upstream(START, context)
-        return enumerate_from(lambda: drawn(pairs, generator), index_of(cursor, stage))
+        return enumerate_from(lambda: drawn(pairs, generator), checked_index(cursor, stage))
 
-    stage = SameType.of(Custom(open_on, seed=seed, replays=True, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(Custom(open_on, seed=seed, replays=True, keeps_structure=True, reorders=True))
     return stage

@@ -1,4 +1,4 @@
-"""Stages, which turn a stream into another, and the pipeline of a source and stages."""
+"""Stages, which turn one stream into another, and pipelines, which are a source fed through stages."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from ..describing.descriptions import Description, FactoryCall
 from ..describing.display import call_code, code
 from ..errors import NotResumable
 from ..streams.context import Context, Upstream
-from ..streams.cursors import START, Cursor, In_contra, Out_co, Pair, Pairs, T, enumerate_from, index_of
+from ..streams.cursors import START, Cursor, In_contra, Out_co, Pair, Pairs, T, checked_index, enumerate_from
 from ..streams.error_notes import StageLocation
-from ..streams.iterables import opened_once, source_of
+from ..streams.iterables import single_use_message, source_of
 from ..streams.stream import ALONE, IndexStream, Stream
 from ..workers.kinds import Workers
-from .operations import Custom, Map, OpenStage, Operation, PlacedOperation, placed
-from .running import opened, opened_indices
+from .operations import Custom, Map, OpenStage, Operation, PlacedOperation, place_operations
+from .running import open_index_pipeline, open_pipeline
 
 
 class Stage(Description, Generic[In_contra, Out_co]):
-    """Turns a stream into another: ``open_on(upstream, cursor, context)`` gives its pairs.
+    """Turns one stream into another: ``open_on(upstream, cursor, context)`` returns its pairs of a value and a cursor.
 
-    Called on any iterable, a stage gives an iterator of what it makes of it.
+    Called on an iterable, a stage returns an iterator over the values that it makes of it.
 
     Parameters
     ----------
     open_on
-        Opens the stage on an upstream, itself a function from a cursor and a context to an iterator of pairs.
+        Opens the stage on its upstream, which is itself a function of a cursor and a context that returns pairs.
     seed
-        Where the stage draws random numbers: what ``context.generators(seed)`` is asked with.
+        If the stage draws random numbers: the seed that it passes to ``context.generators(seed)``.
     reopens_upstream
-        Whether the stage opens its upstream again after its end.
+        Whether the stage opens its upstream again when it has ended.
     replays
-        Whether the stage resumes by starting again and skipping.
+        Whether the stage resumes by starting from the beginning and skipping values.
     keeps_structure
-        Whether the stage hands on values as they are, or none.
+        Whether all values are values of the upstream, unchanged.
     keeps_cursors
-        Whether the stage hands on cursors of its upstream as they are, so that it may be opened at any of them.
+        Whether all cursors are cursors of the upstream, unchanged, so that the stage opens at any of those.
 
     Examples
     --------
@@ -70,40 +70,40 @@ class Stage(Description, Generic[In_contra, Out_co]):
             'keeps_cursors': keeps_cursors,
         }
         given: dict[str, Any] = valfilter(lambda option: option is not None and option is not False, options)
-        self._hold([Custom(open_on, **given)])
-        self._call = FactoryCall(Stage, (open_on,), given)  # until a factory marked as described says better
+        self._set_operations([Custom(open_on, **given)])
+        self._call = FactoryCall(Stage, (open_on,), given)  # replaced by a factory that is marked with described
 
     @classmethod
-    def of(cls, *operations: Operation) -> Self:
-        """The stage of these operations; a factory marked as described says how it is made."""
-        made = cls.__new__(cls)
-        made._hold(operations)
-        return made
+    def from_operations(cls, *operations: Operation) -> Self:
+        """A stage that consists of these operations, for a factory that is marked with ``described``."""
+        stage = cls.__new__(cls)
+        stage._set_operations(operations)
+        return stage
 
-    def _hold(self, operations: Sequence[Operation]) -> None:
+    def _set_operations(self, operations: Sequence[Operation]) -> None:
         self.operations = tuple(operations)
         self.seed = first((each.seed for each in operations if each.seed is not None), None)
 
-    _parts: tuple[Stage[Any, Any], ...] = ()
+    _stages: tuple[Stage[Any, Any], ...] = ()
 
     @property
     def stages(self) -> tuple[Stage[Any, Any], ...]:
-        """The stages that it stands for in a pipeline."""
-        return self._parts or (self,)
+        """The stages that it consists of: itself, unless it is several as one."""
+        return self._stages or (self,)
 
     @property
     def replays(self) -> bool:
-        """Whether it resumes by starting again and skipping."""
+        """Whether it resumes by starting from the beginning and skipping values."""
         return any(each.replays for each in self.operations)
 
     @property
     def keeps_structure(self) -> bool:
-        """Whether it hands on values as they are, or none."""
+        """Whether all its values are values of its upstream, unchanged."""
         return all(each.keeps_structure for each in self.operations)
 
     @property
     def skips(self) -> bool:
-        """Whether it may skip or replace samples that its function fails on."""
+        """Whether it may skip or replace samples on which its function fails."""
         return any(each.skips for each in self.operations)
 
     @property
@@ -113,13 +113,13 @@ class Stage(Description, Generic[In_contra, Out_co]):
 
     @property
     def workers(self) -> Workers | None:
-        """Where its function runs."""
+        """The workers that its function runs in."""
         return first((each.workers for each in reversed(self.operations) if isinstance(each, Map)), None)
 
     def __call__(self, iterable: Iterable[In_contra]) -> Iterator[Out_co]:
-        """An iterator of what the stage makes of an iterable.
+        """Iterate over the values that the stage makes of an iterable.
 
-        An iterator over a pipeline is taken as the pipeline, from where it is: it stays where it is itself.
+        An iterator over a pipeline stands for the rest of that pipeline, and is not advanced itself.
         """
         return iter(Pipeline(source_of(iterable), (self,)))
 
@@ -127,7 +127,7 @@ class Stage(Description, Generic[In_contra, Out_co]):
 if TYPE_CHECKING:
 
     class SameType(Stage[Any, Any]):
-        """A stage whose values are of the type of its upstream's."""
+        """A stage whose values have the type of its upstream's."""
 
         def __call__(self, iterable: Iterable[T]) -> Iterator[T]: ...
 
@@ -140,19 +140,19 @@ class IterableStage(Stage[In_contra, Out_co]):
 
     def __init__(self, function: Callable[[Iterable[In_contra]], Iterable[Out_co]]):
         self.function = function
-        self._hold([Custom(self._open, replays=True)])
+        self._set_operations([Custom(self._open, replays=True)])
         self._call = FactoryCall(IterableStage, (function,), {})
 
     def _open(self, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Out_co]:
-        def made() -> Iterator[Out_co]:
+        def values_from_start() -> Iterator[Out_co]:
             values = self.function(map(itemgetter(0), upstream(START, context)))
             if not isinstance(values, Iterable):
                 raise TypeError(
-                    f'expected a stage, got {self!r}, which gives {code(values)}; did you mean apply({self!r})?'
+                    f'expected a stage, got {self!r}, which returns {code(values)}; did you mean apply({self!r})?'
                 )
             return iter(values)
 
-        return enumerate_from(made, index_of(cursor, self))
+        return enumerate_from(values_from_start, checked_index(cursor, self))
 
     def __repr__(self) -> str:
         return code(self.function)
@@ -179,7 +179,7 @@ class Pipeline(Stream[Out_co]):
         self.reopens = source.reopens
         for stage in self._stages:
             if not source.reopens and any(each.reopens_upstream for each in stage.operations):
-                raise NotResumable(f'{stage!r} opens its source again, which {opened_once(code(source))}')
+                raise NotResumable(f'{stage!r} opens its source again, which {single_use_message(code(source))}')
 
     @property
     def source(self) -> Stream[Any]:
@@ -190,7 +190,7 @@ class Pipeline(Stream[Out_co]):
         return self._stages
 
     def open(self, cursor: Cursor, context: Context) -> Pairs[Out_co]:
-        return opened(self._source, self._place(1), self._operations, context.run)(cursor, context)
+        return open_pipeline(self._source, self._place(1), self._operations, cursor, context)
 
     @cached_property
     def indices(self) -> IndexStream | None:  # type: ignore[override]
@@ -198,33 +198,31 @@ class Pipeline(Stream[Out_co]):
         reorders = all(isinstance(each, Custom) and each.reorders for each, _, _ in self._operations)
         if indices is None or not reorders:
             return None
-
-        def open_at(cursor: Cursor, context: Context) -> Pairs[int]:
-            return opened_indices(indices, self._operations, context.run)(cursor, context)
-
-        return IndexStream(indices.sequence, open_at)
+        return IndexStream(indices.sequence, partial(open_index_pipeline, indices, self._operations))
 
     @cached_property
     def _operations(self) -> list[PlacedOperation]:
-        found: list[tuple[Operation, StageLocation]] = []
+        operations: list[tuple[Operation, StageLocation]] = []
         for number, stage in enumerate(self._stages, 2):
             place = self._place(number)
             nouns = ['sample'] + ['batch'] * (len(stage.operations) - 1)
-            found += [(each, place._replace(noun=noun)) for each, noun in zip(stage.operations, nouns, strict=True)]
-        return placed(found, self._source.seeds)
+            operations += [
+                (each, place._replace(noun=noun)) for each, noun in zip(stage.operations, nouns, strict=True)
+            ]
+        return place_operations(operations, self._source.seeds)
 
     def _place(self, number: int) -> StageLocation:
         parts = [self._source, *self._stages]
-        is_plain = all(each.keeps_cursors for stage in self._stages[number - 1 :] for each in stage.operations)
-        return StageLocation(parts[number - 1], number, len(parts), is_plain=is_plain)
+        shares_cursors = all(each.keeps_cursors for stage in self._stages[number - 1 :] for each in stage.operations)
+        return StageLocation(parts[number - 1], number, len(parts), shares_cursors=shares_cursors)
 
-    def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
-        watched = [_watching(partial(watch, 0))]
+    def _open_observed(self, observe: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
+        observed = [_observing_stage(partial(observe, 0))]
         for number, stage in enumerate(self._stages, 1):
-            # What hands on its values needs no look at them: a shuffle would load its whole window for it.
-            watched += [] if stage.keeps_structure else [stage]
-            watched += [_watching(partial(watch, number))]
-        return Pipeline(self._source, watched).open(START, ALONE)
+            # A stage that keeps the structure is left out: a shuffle would load its whole window for one value.
+            observed += [] if stage.keeps_structure else [stage]
+            observed += [_observing_stage(partial(observe, number))]
+        return Pipeline(self._source, observed).open(START, ALONE)
 
     def __repr__(self) -> str:
         return call_code('pipeline', (self._source, *self._stages), {})
@@ -240,26 +238,26 @@ class Pipeline(Stream[Out_co]):
     def __reduce__(self) -> tuple[Any, ...]:
         return Pipeline, (self._source, self._stages)
 
-    def _up_to(self, stage: int | None) -> Pipeline[Any]:
+    def _truncated(self, stage: int | None) -> Pipeline[Any]:
         last = 1 + len(self._stages) if stage is None else stage
         part: Pipeline[Any] = Pipeline(self._source, self._stages[: last - 1])
-        # Their places stay those in the whole.
-        part._operations = [_strict(each) if each.place.number == last else each for each in self._operations]
+        # Placed in the whole pipeline, so that errors and randomness are the same as there.
+        part._operations = [_without_on_error(each) if each.place.number == last else each for each in self._operations]
         part._operations = [each for each in part._operations if each.place.number <= last]
         return part
 
 
-def joined(stages: Sequence[Stage[Any, Any]]) -> Stage[Any, Any]:
-    """Several stages as one. A pipeline that it is put into takes them one by one."""
-    made: Stage[Any, Any] = Stage.of(*flatten(stage.operations for stage in stages))
-    made._parts = tuple(flatten(stage.stages for stage in stages))
-    return made
+def join_stages(stages: Sequence[Stage[Any, Any]]) -> Stage[Any, Any]:
+    """Several stages as one, which a pipeline takes apart again."""
+    joined: Stage[Any, Any] = Stage.from_operations(*flatten(stage.operations for stage in stages))
+    joined._stages = tuple(flatten(stage.stages for stage in stages))
+    return joined
 
 
-def _strict(each: PlacedOperation) -> PlacedOperation:
+def _without_on_error(each: PlacedOperation) -> PlacedOperation:
     operation = each.operation
     return each._replace(operation=replace(operation, on_error=())) if isinstance(operation, Map) else each
 
 
-def _watching(watch: Callable[[Pair[Any]], Pair[Any]]) -> Stage[Any, Any]:
-    return Stage(lambda upstream, cursor, context: map(watch, upstream(cursor, context)))
+def _observing_stage(observe: Callable[[Pair[Any]], Pair[Any]]) -> Stage[Any, Any]:
+    return Stage(lambda upstream, cursor, context: map(observe, upstream(cursor, context)))

@@ -1,4 +1,4 @@
-"""How a plan is run: each step of it opened on the one before."""
+"""How a plan is run: each step is opened on the one before it."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ from ..streams.failures import Failures
 from ..streams.metering import OFF
 from ..streams.stream import IndexStream, Stream
 from ..workers.kinds import Workers
-from .fusion import Batched, Gathered, Mapped, Placed, Plan, Single, Step, plan
-from .gathering import chunks_of_counted, chunks_of_pairs, gather_of, gathered
+from .fusion import BatchStep, GatherStep, MapStep, Operations, Plan, SingleStep, Step, plan
+from .gathering import counted_index_chunks, gather_batches, gather_function, index_chunks
 from .operations import Chunk
 from .tasks import BatchTask, Task
 
 
-def opened(source: Stream[Any], place: StageLocation, operations: Placed, run: Run) -> Upstream[Any]:
-    """A source fed through operations, as one function that opens it."""
-    indices = source.indices
-    gather_with = None if indices is None else partial(gather_of, indices.sequence)
-    steps = plan(operations, fuses=run.fuses, in_pools=run.pools is not None, gather_with=gather_with)
-    return _chained(steps, partial(_open_source, source, place), indices)
+def open_pipeline(
+    source: Stream[Any], place: StageLocation, operations: Operations, cursor: Cursor, context: Context
+) -> Pairs[Any]:
+    """The pairs that operations make of a source."""
+    run, indices = context.run, source.indices
+    gather_for = None if indices is None else partial(gather_function, indices.sequence)
+    steps = plan(operations, fuses=run.fuses, has_workers=run.pools is not None, gather_for=gather_for)
+    return _connected(steps, partial(_open_source, source, place), indices)(cursor, context)
 
 
-def opened_indices(indices: IndexStream, operations: Placed, run: Run) -> Upstream[int]:
-    """The indices of a source fed through operations that reorder, as one function that opens them."""
-    return _chained(plan(operations, fuses=run.fuses), partial(_open_indices, indices), None)
+def open_index_pipeline(indices: IndexStream, operations: Operations, cursor: Cursor, context: Context) -> Pairs[int]:
+    """The pairs that operations which only reorder make of the indices of a source."""
+    steps = plan(operations, fuses=context.run.fuses)
+    return _connected(steps, partial(_open_indices, indices), None)(cursor, context)
 
 
-def _chained(steps: Plan, upstream: Upstream[Any], indices: IndexStream | None) -> Upstream[Any]:
+def _connected(steps: Plan, upstream: Upstream[Any], indices: IndexStream | None) -> Upstream[Any]:
     for step in steps:
         upstream = partial(_open_step, step, upstream, indices)
     return upstream
@@ -54,17 +57,19 @@ def _open_indices(indices: IndexStream, cursor: Cursor, context: Context) -> Pai
 def _open_step(
     step: Step, upstream: Upstream[Any], indices: IndexStream | None, cursor: Cursor, context: Context
 ) -> Pairs[Any]:
-    if isinstance(step, Mapped):
-        return _open_mapped(step, upstream, cursor, context)
-    if isinstance(step, Batched):
-        return _open_batched(step, upstream, cursor, context)
-    if isinstance(step, Gathered):
-        assert indices is not None
-        return _open_gathered(step, upstream, indices, cursor, context)
-    return _open_single(step, upstream, cursor, context)
+    match step:
+        case SingleStep():
+            return _open_single(step, upstream, cursor, context)
+        case MapStep():
+            return _open_maps(step, upstream, cursor, context)
+        case BatchStep():
+            return _open_batches(step, upstream, cursor, context)
+        case GatherStep():
+            assert indices is not None
+            return _open_gather(step, upstream, indices, cursor, context)
 
 
-def _open_single(step: Single, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+def _open_single(step: SingleStep, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
     operation, ordinal, place = step.operation
     place = place.at(context.key)
     if isinstance(operation, Chunk):
@@ -74,61 +79,61 @@ def _open_single(step: Single, upstream: Upstream[Any], cursor: Cursor, context:
     return _profiled(pairs, place, context.run)
 
 
-def _open_mapped(step: Mapped, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+def _open_maps(step: MapStep, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
     pairs = upstream(cursor, context)
     run, first = context.run, step.maps[0].operation
-    calls = [each.call for each in step.maps]
+    pause = None if run.pools is None else run.pools.pause
     memory = run.memory if first.combines else None
-    # A map, unlike a generator's loop, holds no value while its consumer works.
+    calls = [each.call for each in step.maps]
+    # A map, unlike a generator with a loop, holds no value while its consumer works.
     if first.workers is not None and run.pools is not None:
-        task = Task(calls, context.key, is_measured=run.meter is not None)
-        task.pause, task.memory = run.pools.pause, memory
-        made = _worked(first.workers, task, with_previous_cursor(pairs, cursor), run)
+        task = Task(calls, context.key, is_measured=run.meter is not None, pause=pause, memory=memory)
+        results = _in_workers(first.workers, task, with_previous_cursor(pairs, cursor), run)
     else:
-        pause = None if run.pools is None else run.pools.pause
         function = function_of_calls(calls, context.key, cursor, run.meter or OFF, pause)
-        made = map(function if memory is None else allocating_from(memory, function), pairs)
+        results = map(function if memory is None else allocating_from(memory, function), pairs)
     if any(call.skips for call in calls):
         failures = Failures() if run.failures is None else run.failures
-        return filter(None, map(failures.settled, made))
-    return made
+        return filter(None, map(failures.counted, results))
+    return results
 
 
-def _open_batched(step: Batched, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+def _open_batches(step: BatchStep, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
     is_measured = context.run.meter is not None
-    each, whole = (
-        Task([one.call for one in maps], context.key, is_measured=is_measured) for maps in (step.maps, step.combining)
+    of_sample, of_batch = (
+        Task([each.call for each in maps], context.key, is_measured=is_measured)
+        for maps in (step.sample_maps, step.batch_maps)
     )
     pending = step.chunk.pending(upstream(cursor, context), cursor)
-    made = _worked(step.maps[0].operation.workers, BatchTask(each, whole), pending, context.run)
-    return filter(None, made)  # a chunk that is not whole makes no batch
+    workers = step.sample_maps[0].operation.workers
+    return filter(None, _in_workers(workers, BatchTask(of_sample, of_batch), pending, context.run))
 
 
-def _open_gathered(
-    step: Gathered, upstream: Upstream[Any], indices: IndexStream, cursor: Cursor, context: Context
+def _open_gather(
+    step: GatherStep, upstream: Upstream[Any], indices: IndexStream, cursor: Cursor, context: Context
 ) -> Pairs[Any]:
     if step.reordering or indices.indices_after is None:
-        chunks = chunks_of_pairs(step.chunk, opened_indices(indices, step.reordering, context.run), cursor, context)
+        chunks = index_chunks(step.chunk, open_index_pipeline(indices, step.reordering, cursor, context), cursor)
     else:
-        chunks = chunks_of_counted(step.chunk, indices, cursor, context._replace(ordinal=0))
+        chunks = counted_index_chunks(step.chunk, indices.indices_after(cursor, context._replace(ordinal=0)), cursor)
     location = step.combining.place.at(context.key)
-    return gathered(chunks, step.gather, location, _chained(step.apart, upstream, None), context)
+    return gather_batches(chunks, step.gather, location, _connected(step.fallback, upstream, None), context)
 
 
-def _worked(workers: Workers, task: Task | BatchTask, items: Iterator[Any], run: Run) -> Iterator[Any]:
+def _in_workers(workers: Workers, task: Task | BatchTask, items: Iterator[Any], run: Run) -> Iterator[Any]:
     assert run.pools is not None
-    made = run.pools.map(workers, task, items)
-    return made if run.meter is None else map(run.meter.unpacked, made)
+    results = run.pools.map(workers, task, items)
+    return results if run.meter is None else map(run.meter.unpacked, results)
 
 
 def _profiled(pairs: Pairs[Any], place: StageLocation, run: Run) -> Pairs[Any]:
-    return run.meter.watched(pairs, place.path) if run.meter is not None and run.meter.is_exact else pairs
+    return run.meter.profiled(pairs, place.path) if run.meter is not None and run.meter.is_exact else pairs
 
 
 def _chunks(chunk: Chunk, pairs: Pairs[Any]) -> Pairs[list[Any]]:
-    chunks = map(_turned, chunked(pairs, chunk.size))
+    chunks = map(_pair_of_list, chunked(pairs, chunk.size))
     return filter(lambda pair: len(pair[0]) == chunk.size, chunks) if chunk.drop_last else chunks
 
 
-def _turned(pairs: list[Pair[Any]]) -> Pair[list[Any]]:
+def _pair_of_list(pairs: list[Pair[Any]]) -> Pair[list[Any]]:
     return [value for value, _ in pairs], pairs[-1][1]

@@ -1,4 +1,4 @@
-"""Sources that draw at random: elements of a sequence, loaded samples, samples of several sources."""
+"""Random sources: elements of a sequence, loaded samples, a mix of other sources."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, count, islice
 from typing import Any, Protocol, TypeAlias, TypeVar, overload
+from warnings import warn
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,10 @@ from more_itertools import all_equal
 from ..describing.arguments import boolean, function, seed_or_fresh, weights_of
 from ..describing.descriptions import described
 from ..describing.display import code
+from ..describing.tracebacks import own_depth
 from ..streams.calls import Call, function_of_calls
 from ..streams.context import Context, Upstream
-from ..streams.cursors import START, Cursor, Pair, Pairs, index_of, parts_of
+from ..streams.cursors import START, Cursor, Pair, Pairs, checked_index, split_cursor
 from ..streams.error_notes import UNKNOWN
 from ..streams.iterables import is_sequence, source_of
 from ..streams.metering import OFF
@@ -31,7 +33,7 @@ T_co = TypeVar('T_co', covariant=True)
 Iterates: TypeAlias = Iterable[T] | Callable[[], Iterable[T]]
 Weights: TypeAlias = npt.NDArray[np.float64]
 
-BLOCK = 1024  # draws are made this many at a time; another number is another stream
+DRAWS_PER_BLOCK = 1024  # made at once from one generator; another number would change what a seed draws
 
 
 class Indexable(Protocol[T_co]):
@@ -52,25 +54,25 @@ def sample(
 ) -> Source[T]:
     """Endless random elements of a sequence.
 
-    Any draw is reached at once: resuming at the 10**12-th takes as long as starting.
+    Any draw is computed directly: resuming after ``10**12`` draws takes no longer than starting.
 
     Parameters
     ----------
     sequence
         Anything with ``len`` and ``[]``.
     weights
-        One non-negative number per element, not all zero: how likely each is, up to a factor.
+        One non-negative number per element, not all zero: relative probabilities.
     replace
         If false, the elements come in passes: each once per pass, every pass in a new order, in memory that does not
         grow with ``len(sequence)``. With weights, likelier elements tend to come earlier in a pass, elements of weight
-        zero never, and memory is that of the weights. [1]_
+        zero never come, and memory grows with the number of weights. [1]_
     seed
-        A non-negative int. Without one, fresh entropy is drawn once, here.
+        A non-negative int. By default, fresh entropy, drawn once when ``sample`` is called.
 
     Raises
     ------
     TypeError, ValueError
-        If the sequence is empty or none, or the weights or the seed are not as above.
+        If ``sequence`` is empty or not a sequence, or the weights or the seed are not as above.
 
     References
     ----------
@@ -94,12 +96,13 @@ def sample(
     checked = None if weights is None else weights_of(weights, n, 'elements')
     seed = seed_or_fresh(seed)
     if boolean('replace', replace):
-        indices = partial(_with_replacement, n, _shares(checked))
+        indices = partial(_with_replacement, n, _cumulative_shares(checked))
     else:
         indices = partial(_without_replacement, n, checked)
 
     def indices_after(cursor: Cursor, context: Context) -> Iterator[int]:
-        return indices(context.generators(seed), index_of(cursor, sample))  # it has no end
+        _check_length(sequence, n)
+        return indices(context.generators(seed), checked_index(cursor, sample))  # it has no end
 
     drawn = counting(sequence, indices_after)
 
@@ -144,7 +147,7 @@ def load_by_random_id(
     weights: Iterable[float] | None = None,
     seed: int | None = None,
 ) -> StreamIterator[Any]:
-    """Endless tuples of what the loaders return for random ids; with one loader, what it returns.
+    """Endless samples, loaded by random ids: tuples of the loaders' results, or the result of a single loader.
 
     Parameters
     ----------
@@ -156,7 +159,12 @@ def load_by_random_id(
     Returns
     -------
     StreamIterator
-        An iterator; a pipeline that it is given to goes on from where it is.
+        An iterator; as the source of a pipeline, it stands for the samples that it has not yet yielded.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no loaders, or one is not a function, or as for ``sample``.
 
     Examples
     --------
@@ -183,7 +191,7 @@ class _LoadedByRandomId(Source[T]):
 def _loaded_by_random_id(*loaders: Callable[[Any], Any], ids: Any, weights: Any = None, seed: Any) -> Source[Any]:
     seed = seed_or_fresh(seed)
     drawn = sample(ids, weights, seed=seed)
-    load = _jointly(loaders)
+    load = _combined_loader(loaders)
 
     def open_at(cursor: Cursor, context: Context) -> Pairs[Any]:
         calls = [Call(load, location=context.place or UNKNOWN)]
@@ -193,8 +201,8 @@ def _loaded_by_random_id(*loaders: Callable[[Any], Any], ids: Any, weights: Any 
     return _LoadedByRandomId(open_at, seed=seed)
 
 
-def _jointly(loaders: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
-    # Written out, the usual case of two takes a quarter of the time of toolz.juxt.
+def _combined_loader(loaders: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
+    # For two loaders, the usual case, this takes a quarter of the time of toolz.juxt.
     if len(loaders) == 1:
         return loaders[0]
     if len(loaders) == 2:
@@ -205,18 +213,23 @@ def _jointly(loaders: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
 
 @described
 def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int | None = None) -> Source[T]:
-    """Each sample from a randomly chosen source. Ends when the chosen source has ended.
+    """Samples from several sources, each from one chosen at random. Ends when the chosen source has ended.
 
-    Equal seeds in different sources give different random numbers.
+    Sources with equal seeds draw different random numbers.
 
     Parameters
     ----------
     *sources
         Pipelines, or anything else that a pipeline takes as its source.
     weights
-        One non-negative number per source, not all zero: how likely each is to be chosen, up to a factor.
+        One non-negative number per source, not all zero: relative probabilities.
     seed
         As for ``sample``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no sources, one is not a source, or the weights or the seed are not as above.
 
     Examples
     --------
@@ -228,51 +241,62 @@ def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int
     if not sources:
         raise TypeError('mix needs at least one source')
     streams: list[Stream[T]] = [source_of(source) for source in sources]
-    shares = _shares(None if weights is None else weights_of(weights, len(streams), 'sources'))
+    shares = _cumulative_shares(None if weights is None else weights_of(weights, len(streams), 'sources'))
     seed = seed_or_fresh(seed)
 
     def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
         return open_branches([stream.open for stream in streams], cursor, context)
 
     def open_branches(branches: Sequence[Upstream[Any]], cursor: Cursor, context: Context) -> Pairs[Any]:
-        draws, cursors = parts_of(cursor, [int, tuple], mix)
+        draws, cursors = split_cursor(cursor, [int, tuple], mix)
         cursors = list(cursors or [START] * len(streams))
         if len(cursors) != len(streams):
             raise ValueError(f'the cursor {cursor!r} is not one of mix, which has {len(streams)} sources')
         opened = [open_branch(cursors[k], context.in_branch(k)) for k, open_branch in enumerate(branches)]
 
         def draw(number: int, branch: int) -> Pair[Any]:
-            value, cursors[branch] = next(opened[branch])  # its end is the end of the map below
+            value, cursors[branch] = next(opened[branch])  # its StopIteration ends the map below
             return value, (number, tuple(cursors))
 
         choices = _with_replacement(len(streams), shares, context.generators(seed), draws)
-        return _ending_for_good(map(draw, count(draws + 1), choices))
+        return _ended_for_good(map(draw, count(draws + 1), choices))
 
-    of_one = [stream.indices for stream in streams if stream.indices is not None]
+    index_streams = [stream.indices for stream in streams if stream.indices is not None]
     indices = None
-    if len(of_one) == len(streams) and all_equal(of_one, key=lambda part: id(part.sequence)):
-        indices = IndexStream(of_one[0].sequence, partial(open_branches, [part.open_at for part in of_one]))
+    if len(index_streams) == len(streams) and all_equal(index_streams, key=lambda each: id(each.sequence)):
+        indices = IndexStream(
+            index_streams[0].sequence, partial(open_branches, [each.open_at for each in index_streams])
+        )
     reopens = all(stream.reopens for stream in streams)
     return Source(open_at, seed=seed, branches=streams, reopens=reopens, indices=indices)
 
 
-def _ending_for_good(iterator: Iterator[T]) -> Iterator[T]:
-    yield from iterator  # a map whose function has raised StopIteration would go on when asked again
+def _check_length(sequence: Any, n: int) -> None:
+    now = len(sequence)
+    changed = f'{code(sequence)} had {n} elements when sample was called, and has {now} now'
+    if now < n:
+        raise IndexError(f'{changed}; call it again')
+    if now > n:
+        warn(f'{changed}; only the first {n} are drawn', RuntimeWarning, stacklevel=own_depth())
 
 
-def _shares(weights: Weights | None) -> Weights | None:
+def _ended_for_good(iterator: Iterator[T]) -> Iterator[T]:
+    yield from iterator  # unlike this generator, a map ended by its function would call it again at the next next()
+
+
+def _cumulative_shares(weights: Weights | None) -> Weights | None:
     if weights is None:
         return None
     sums: Weights = np.cumsum(weights)
-    shares: Weights = sums / sums[-1]  # by the last one, and not by a sum made otherwise: it must come out as 1
+    shares: Weights = sums / sums[-1]  # not by weights.sum(), which may round differently: the last one must be 1
     return shares
 
 
 def _with_replacement(n: int, shares: Weights | None, generators: Generators, done: int) -> Iterator[int]:
-    block, skip = divmod(done, BLOCK)
+    block, skip = divmod(done, DRAWS_PER_BLOCK)
 
     def drawn(number: int) -> list[int]:
-        draws = generators.at(number).random(BLOCK)
+        draws = generators.at(number).random(DRAWS_PER_BLOCK)
         found = (draws * n).astype(np.int64) if shares is None else np.searchsorted(shares, draws, side='right')
         indices: list[int] = found.tolist()
         return indices
@@ -295,8 +319,8 @@ def _without_replacement(n: int, weights: Weights | None, generators: Generators
         start = position
         for passed in count(number):
             order = ordered(passed)
-            for first in range(start, length, BLOCK):
-                yield order(np.arange(first, min(first + BLOCK, length))).tolist()
+            for first in range(start, length, DRAWS_PER_BLOCK):
+                yield order(np.arange(first, min(first + DRAWS_PER_BLOCK, length))).tolist()
             start = 0
 
     return chain.from_iterable(blocks())

@@ -1,4 +1,4 @@
-"""What workers are given to do: calls on one value, or on the values of a batch and on the list of them."""
+"""The tasks of workers: calls on one value, or on the samples of a batch and then on their list."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ..describing.display import brief, code
 from ..memory.blocks import BlockPool, allocating_from
-from ..streams.activities import is_task
+from ..streams.activities import runs_task
 from ..streams.calls import Call, Located, Pause, function_of_calls
 from ..streams.metering import OFF, Recorder
 from ..streams.randomness import Key
@@ -18,32 +18,32 @@ from .operations import PendingBatch
 
 
 class Task:
-    """A function of a located value that may be called in any thread, and be pickled where its functions may.
+    """Calls on a value with its cursor and the one before it, in any thread; picklable if its functions are."""
 
-    Examples
-    --------
-    >>> Task([Call(abs)], key=())((-3, 1, 0))
-    (3, 1)
-    """
-
-    def __init__(self, calls: Sequence[Call], key: Key, *, is_measured: bool = False):
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        key: Key,
+        *,
+        is_measured: bool = False,
+        pause: Pause = None,
+        memory: BlockPool | None = None,
+    ):
         self._calls = calls
-        self.is_measured = is_measured
         self.key = key
-        # These stay in this process: how to wait before a function is called again, and what to write batches into.
-        self.pause: Pause = None
-        self.memory: BlockPool | None = None
-        self._local = threading.local()  # a generator serves one thread
+        self.is_measured = is_measured
+        self._pause, self._memory = pause, memory  # for this process only: not pickled
+        self._local = threading.local()  # random generators must not be shared between threads
 
-    @is_task
+    @runs_task
     def __call__(self, located: Located, begin: Callable[[], object] = int) -> Any:
         begin()
         value, cursor, before = located
         local = self._local
         if not hasattr(local, 'function'):
-            local.recorder = Recorder(_lane(), on=True) if self.is_measured else OFF
-            function = function_of_calls(self._calls, self.key, recorder=local.recorder, pause=self.pause)
-            local.function = function if self.memory is None else allocating_from(self.memory, function)
+            local.recorder = Recorder(_lane(), is_recording=True) if self.is_measured else OFF
+            function = function_of_calls(self._calls, self.key, recorder=local.recorder, pause=self._pause)
+            local.function = function if self._memory is None else allocating_from(self._memory, function)
         result = local.function((value, cursor), before)
         if not self.is_measured:
             return result
@@ -51,17 +51,17 @@ class Task:
         return result, calls
 
     def keyed(self, key: Key) -> Task:
-        """The same with another key."""
+        """The same task with another key."""
         return Task(self._calls, key, is_measured=self.is_measured)
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What is equal for tasks that differ in their key alone."""
+        """Equal for tasks that differ in their keys only."""
         return tuple((id(call.function), *call[1:]) for call in self._calls)
 
     @property
     def functions(self) -> list[Callable[..., Any]]:
-        """The users' functions in it."""
+        """The user's functions that it calls."""
         return [call.function for call in self._calls]
 
     def values(self, located: Located) -> Any:
@@ -69,17 +69,11 @@ class Task:
         return located[0]
 
     def value_of(self, outcome: Any) -> Any:
-        """The value in what it returns."""
+        """The value in its outcome."""
         return (outcome[0] if self.is_measured else outcome)[0]
 
     def doing(self, located: Located, step: int) -> str:
-        """What is done to a value, in words.
-
-        Examples
-        --------
-        >>> Task([Call(abs), Call(float)], key=()).doing((-3, 1, 0), step=1)
-        'abs, float of -3 (cursor 1)'
-        """
+        """What is done to a value, in words."""
         value, cursor, _ = located
         return f'{", ".join(map(code, self.functions))} of {brief(value)} (cursor {cursor})'
 
@@ -88,65 +82,59 @@ class Task:
 
 
 class BatchTask:
-    """One task of several: of each of some pairs, and of the list that these make.
+    """A task for a whole batch: one task for each of its samples, then one for the list of their results."""
 
-    Examples
-    --------
-    >>> task = BatchTask(Task([Call(abs)], ()), Task([Call(sum)], ()))
-    >>> task(PendingBatch([(-3, 1), (4, 2)], before=0, is_whole=True))
-    (7, 2)
-    """
-
-    def __init__(self, each: Task, whole: Task):
-        self._each = each
-        self._whole = whole
-        self._is_measured = each.is_measured
-        self.key = each.key
+    def __init__(self, of_sample: Task, of_batch: Task):
+        self._of_sample = of_sample
+        self._of_batch = of_batch
+        self._is_measured = of_sample.is_measured
+        self.key = of_sample.key
 
     def __call__(self, pending: PendingBatch, begin: Callable[[], object] = int) -> Any:
-        made = [self._each(located, begin) for located in pending.located]
+        results = [self._of_sample(located, begin) for located in pending.with_previous_cursors]
         calls: list[Any] = []
         if self._is_measured:
-            calls = [call for _, some in made for call in some]
-            made = [pair for pair, _ in made]
-        values = [value for value, _ in made]
-        del made
-        whole = self._whole((values, pending.pairs[-1][1], pending.before), begin) if pending.is_whole else None
+            calls = [call for _, some in results for call in some]
+            results = [pair for pair, _ in results]
+        values = [value for value, _ in results]
+        del results
+        located = values, pending.pairs[-1][1], pending.before
+        batch = self._of_batch(located, begin) if pending.makes_batch else None
         if not self._is_measured:
-            return whole
-        return (whole[0], calls + whole[1]) if whole else (None, calls)
+            return batch
+        return (batch[0], calls + batch[1]) if batch else (None, calls)
 
     def keyed(self, key: Key) -> BatchTask:
-        """The same with another key."""
-        return BatchTask(self._each.keyed(key), self._whole.keyed(key))
+        """The same task with another key."""
+        return BatchTask(self._of_sample.keyed(key), self._of_batch.keyed(key))
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What is equal for tasks that differ in their key alone."""
-        return self._each.identity, self._whole.identity
+        """Equal for tasks that differ in their keys only."""
+        return self._of_sample.identity, self._of_batch.identity
 
     @property
     def functions(self) -> list[Callable[..., Any]]:
-        """The functions of all parts."""
-        return self._each.functions + self._whole.functions
+        """The user's functions that it calls."""
+        return self._of_sample.functions + self._of_batch.functions
 
     def values(self, pending: PendingBatch) -> list[Any]:
-        """The values, without their cursors."""
+        """The samples, without their cursors."""
         return [value for value, _ in pending.pairs]
 
     def value_of(self, outcome: Any) -> Any:
-        """The batch in what it returns."""
-        return self._whole.value_of(outcome)
+        """The batch in its outcome."""
+        return self._of_batch.value_of(outcome)
 
     def doing(self, pending: PendingBatch, step: int) -> str:
-        """What is done in a step, in words."""
+        """What is done in a step, in words: the samples count from 1, and the batch is made in the last step."""
         if 0 < step <= len(pending.pairs):
-            return self._each.doing(pending.located[step - 1], 1)
-        whole = ', '.join(map(code, self._whole.functions))
-        return f'{whole} of the batch up to the cursor {pending.pairs[-1][1]}'
+            return self._of_sample.doing(pending.with_previous_cursors[step - 1], 1)
+        functions = ', '.join(map(code, self._of_batch.functions))
+        return f'{functions} of the batch up to the cursor {pending.pairs[-1][1]}'
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return BatchTask, (self._each, self._whole)
+        return BatchTask, (self._of_sample, self._of_batch)
 
 
 def _lane() -> str:

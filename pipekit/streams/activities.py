@@ -1,12 +1,13 @@
-"""What a thread is at: which functions of pipekit's call a user's function, and how to read that from their frames.
+"""What a thread is doing, read from its frames: which user's function pipekit calls there, and on which value.
 
-Nothing is noted while all goes well. When a wait takes long, the frames of the threads are looked at; what is in them,
-only the function that runs there can tell, so each has its reader beside it.
+Nothing is recorded while batches come in time. When a wait takes long, the frames of the threads are inspected. Only
+the function that runs in a frame knows its local variables, so it is decorated with a reader of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
@@ -17,7 +18,7 @@ F = TypeVar('F', bound=Callable[..., Any])
 
 
 class Activity(NamedTuple):
-    """A call of a user's function: at which stage, on what, with the cursors of that and before it."""
+    """A call of a user's function: the stage, the value, its cursor, and the cursor before it."""
 
     location: StageLocation
     value: Any
@@ -26,26 +27,26 @@ class Activity(NamedTuple):
 
     @property
     def note(self) -> Note:
-        """Where it is, in the words of an error's note."""
+        """The text of an error note for this call."""
         return self.location.note(self.value, self.cursor, self.before)
 
 
-Reader: TypeAlias = Callable[[Mapping[str, Any]], Activity | None]
+Reader: TypeAlias = Callable[[Mapping[str, Any]], Activity]
 
 _readers: dict[CodeType, Reader] = {}
-_tasks: set[CodeType] = set()
+_task_methods: set[CodeType] = set()
 
 
-def read_by(reader: Reader) -> Callable[[F], F]:
-    """Mark a function that calls a user's function: ``reader`` makes an activity of its local variables.
+def activity_from(reader: Reader) -> Callable[[F], F]:
+    """Decorate a function that calls a user's function: ``reader`` makes an activity of its local variables.
 
-    It may raise ``KeyError`` for a variable that is not set yet.
+    The reader may raise ``KeyError`` for a variable that is not set yet.
 
     Examples
     --------
     >>> import sys
     >>> from pipekit.streams.error_notes import UNKNOWN
-    >>> @read_by(lambda names: Activity(UNKNOWN, names['sample'], 1, 0))
+    >>> @activity_from(lambda local: Activity(UNKNOWN, local['sample'], 1, 0))
     ... def run(function, sample):
     ...     return function(sample)
     >>> run(lambda sample: activity_in(sys._getframe(1)).value, 'ada')
@@ -60,22 +61,18 @@ def read_by(reader: Reader) -> Callable[[F], F]:
 
 
 def activity_in(frame: FrameType) -> Activity | None:
-    """What a frame is at, if it is that of a function that calls a user's function."""
-    reader = _readers.get(frame.f_code)
-    if reader is None:
-        return None
-    try:
-        return reader(frame.f_locals)
-    except KeyError:  # it has only just begun
-        return None
+    """The activity in a frame; ``None`` if its function has no reader, or has only just begun."""
+    with suppress(KeyError):
+        return _readers[frame.f_code](frame.f_locals)
+    return None
 
 
-def is_task(method: F) -> F:
-    """Mark the method with which a worker does a task."""
-    _tasks.add(cast('FunctionType', method).__code__)
+def runs_task(method: F) -> F:
+    """Decorate the method with which a worker runs a task."""
+    _task_methods.add(cast('FunctionType', method).__code__)
     return method
 
 
 def task_in(frame: FrameType) -> Any:
-    """The task that a worker does in a frame, if it is that of a method that does one."""
-    return frame.f_locals.get('self') if frame.f_code in _tasks else None
+    """The task that runs in a frame; ``None`` if its function is not decorated with ``runs_task``."""
+    return frame.f_locals.get('self') if frame.f_code in _task_methods else None

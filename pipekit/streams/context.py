@@ -1,4 +1,4 @@
-"""What a stream is opened with besides a cursor: what decides its randomness, and what belongs to this run of it."""
+"""The context in which a stream is opened: what its randomness depends on, and the resources of this run."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from .randomness import Generators, Key
 
 
 class RunsWork(Protocol):
-    """What the workers of the stages run in, while batches are open."""
+    """Runs the work of stages in their workers, while batches are open."""
 
     def map(self, workers: Workers, work: Any, values: Iterator[Any]) -> Iterator[Any]:
-        """The results, in the order of the values."""
+        """The results of ``work`` on the values, in the order of the values."""
 
     def pause(self, seconds: float) -> None:
-        """Wait, unless the work is given up meanwhile."""
+        """Sleep; returns early if the work is cancelled."""
 
 
 class Run(NamedTuple):
-    """Everything about one run of a stream. Nothing in it changes a value or a cursor.
+    """The resources and settings of one run of a stream. Nothing in it changes a value or a cursor.
 
     Attributes
     ----------
     pools
-        What the workers of the stages run in. Without it, everything runs in the calling thread.
+        Runs the work of stages with workers. Without it, everything runs in the calling thread.
     meter
-        Measures what the stages take.
+        Measures the times of the stages.
     memory
-        What large batches are written into.
+        Blocks of memory into which large batches are written.
     failures
-        Counts what is skipped and replaced, and holds it to its budget.
+        Counts skipped and replaced samples, and checks the counts against the budgets.
     fuses
-        Whether neighbouring operations are run together.
+        Whether neighbouring operations are run together, for speed.
     """
 
     pools: RunsWork | None = None
@@ -49,18 +49,18 @@ class Run(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a stream is opened with besides a cursor.
+    """What a stream or stage is opened with, apart from a cursor.
 
     Attributes
     ----------
     key
-        Tells apart what would otherwise draw alike: the pass of a repeated stream and the branch of a mix.
+        The pass of a repeated stream and the branch of a mix, for every nesting: each draws its own random numbers.
     ordinal
         How many earlier stages share the stage's seed.
     place
-        The stage that is opened, for the notes on errors.
+        The stage that is opened, for notes on errors.
     run
-        Everything about this run.
+        The resources and settings of this run.
     """
 
     key: Key = ()
@@ -69,8 +69,8 @@ class Context(NamedTuple):
     run: Run = Run()
 
     def in_pass(self, number: int) -> Context:
-        """The context of a pass; the first one is that of a stream that is not repeated."""
-        # Only leading zeros are left out, as of a numeral: of nested passes, (1, 0) and (0, 1) must not share a key.
+        """The context of a pass; in pass 0, a stream draws the same random numbers as without ``repeat``."""
+        # Zeros are left out only at the beginning, as in a numeral: the nested passes (1, 0) and (0, 1) have two keys.
         in_later_pass = bool(self.key) and isinstance(self.key[-1], tuple)
         return self._replace(key=(*self.key, (number,))) if number or in_later_pass else self
 
@@ -79,9 +79,9 @@ class Context(NamedTuple):
         return self._replace(key=(*self.key, number))
 
     def generators(self, seed: int | None) -> Generators:
-        """The generators of a stage with this seed, one per cursor."""
+        """The random generators of a stage with this seed, one per cursor."""
         if seed is None:
-            raise TypeError('a stage that draws random numbers needs a seed; give Stage the one that it draws with')
+            raise TypeError('context.generators needs a seed, got None; pass it to Stage(..., seed=...) too')
         return Generators(seed, (self.ordinal, *self.key))
 
 

@@ -1,10 +1,11 @@
-"""Cursors, which say where a value is in its stream, and the pairs of a value and its cursor.
+"""Cursors, the positions of values in their streams, and pairs of a value and its cursor.
 
-A cursor is an int or nested tuples of ints. It lies after its value: a stream opened there goes on with the next one.
+A cursor is an int or nested tuples of ints. A stream opened at a cursor continues with the value after it.
 """
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,20 +17,17 @@ from ..describing.progress import with_progress
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
-
-    T = TypeVar('T', default=Any)
-    In = TypeVar('In', default=Any)
-    Out = TypeVar('Out', default=Any)
-    In_contra = TypeVar('In_contra', contravariant=True, default=Any)
-    Out_co = TypeVar('Out_co', covariant=True, default=Any)
 else:
-    from typing import TypeVar
 
-    T = TypeVar('T')
-    In = TypeVar('In')
-    Out = TypeVar('Out')
-    In_contra = TypeVar('In_contra', contravariant=True)
-    Out_co = TypeVar('Out_co', covariant=True)
+    def TypeVar(name, *, default, **options):  # noqa: N802  # for Python before 3.13, which has no defaults
+        return typing.TypeVar(name, **options)
+
+
+T = TypeVar('T', default=Any)
+In = TypeVar('In', default=Any)
+Out = TypeVar('Out', default=Any)
+In_contra = TypeVar('In_contra', contravariant=True, default=Any)
+Out_co = TypeVar('Out_co', covariant=True, default=Any)
 
 Cursor: TypeAlias = int | tuple['Cursor', ...]
 Pair: TypeAlias = tuple[T, Cursor]
@@ -39,7 +37,7 @@ START: Cursor = 0  # the beginning of every stream, whatever its cursors look li
 
 
 def cursor_of(value: Any) -> Cursor:
-    """A cursor as it was before a trip through JSON, which makes lists of tuples.
+    """The cursor from its JSON form, in which tuples are lists; checked.
 
     Examples
     --------
@@ -54,7 +52,7 @@ def cursor_of(value: Any) -> Cursor:
 
 
 def as_lists(cursor: Cursor) -> Any:
-    """A cursor as JSON gives it back.
+    """A cursor in the form that JSON has for it: the inverse of ``cursor_of``.
 
     Examples
     --------
@@ -64,8 +62,8 @@ def as_lists(cursor: Cursor) -> Any:
     return [as_lists(part) for part in cursor] if isinstance(cursor, tuple) else cursor
 
 
-def index_of(cursor: Cursor, owner: object, length: int | None = None) -> int:
-    """A cursor that counts values, checked."""
+def checked_index(cursor: Cursor, owner: object, length: int | None = None) -> int:
+    """A cursor that is a number of values, checked: an int, at most ``length``."""
     if not isinstance(cursor, int):
         raise ValueError(f'the cursor {cursor!r} is not one of {code(owner)}, whose cursors are ints')
     if length is not None and cursor > length:
@@ -73,12 +71,14 @@ def index_of(cursor: Cursor, owner: object, length: int | None = None) -> int:
     return cursor
 
 
-def parts_of(cursor: Cursor, kinds: Sequence[type | None], owner: object) -> tuple[Any, ...]:
-    """The parts of a cursor that is a tuple, checked: an ``int``, a ``tuple`` or ``None`` for any. Zeros at the start.
+def split_cursor(cursor: Cursor, kinds: Sequence[type | None], owner: object) -> tuple[Any, ...]:
+    """The parts of a cursor that is a tuple, checked: each of the type in ``kinds``, or any where that is ``None``.
+
+    ``START`` splits into the starts of the parts.
 
     Examples
     --------
-    >>> parts_of((3, (1, 2)), [int, None], owner='take(9)'), parts_of(START, [int, None], owner='take(9)')
+    >>> split_cursor((3, (1, 2)), [int, None], owner='take(9)'), split_cursor(START, [int, None], owner='take(9)')
     ((3, (1, 2)), (0, 0))
     """
     if cursor == START and isinstance(cursor, int):
@@ -91,30 +91,19 @@ def parts_of(cursor: Cursor, kinds: Sequence[type | None], owner: object) -> tup
 
 
 def enumerate_from(make: Callable[[], Iterable[T]], done: int) -> Pairs[T]:
-    """The values of an iterable after the first ``done``, each with its number.
-
-    Examples
-    --------
-    >>> list(enumerate_from(lambda: 'abc', 1))
-    [('b', 2), ('c', 3)]
-    """
-    yield from map(lambda value, number: (value, number), after(done, iter(make())), count(done + 1))
+    """The values of an iterable after the first ``done``, each with its number, counted from 1, as its cursor."""
+    # Unlike zip, which keeps its last tuple for reuse, and so the value in it, map holds nothing.
+    yield from map(lambda value, number: (value, number), drop_first(done, iter(make())), count(done + 1))
 
 
-def after(done: int, values: Iterator[T]) -> Iterator[T]:
-    """The values after the first ``done``, which are made and dropped."""
+def drop_first(done: int, values: Iterator[T]) -> Iterator[T]:
+    """The values after the first ``done``, which are computed and dropped; shows the progress."""
     skipped = ilen(with_progress(islice(values, done), 'resuming by replay', done)) if done else 0
     if skipped < done:
-        raise ValueError(f'the cursor {done} lies behind the end, after {skipped} values')
+        raise ValueError(f'the cursor {done} is past the end, after {skipped} values')
     return values
 
 
-def tagged(number: int, pair: Pair[T]) -> Pair[T]:
-    """A pair whose cursor has a number before it.
-
-    Examples
-    --------
-    >>> tagged(3, ('a', 7))
-    ('a', (3, 7))
-    """
+def with_prefix(number: int, pair: Pair[T]) -> Pair[T]:
+    """The pair with the cursor ``(number, cursor)``."""
     return pair[0], (number, pair[1])

@@ -1,4 +1,4 @@
-"""Where in a pipeline something went wrong: the note on an error that names the stage and the sample."""
+"""Notes on users' errors: the stage and the sample, and the line of code that runs the sample again."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ STRAY_STOP = 'a function raised StopIteration, which would end the data silently
 
 
 class Note(str):
-    """A note of pipekit's own on a user's error."""
+    """A note that pipekit has added to an error, as opposed to a user's own notes."""
 
     __slots__ = ()
 
 
 class StageLocation(NamedTuple):
-    """A stage of an open pipeline, as an error's note names it.
+    """A stage of an open pipeline, as named in notes on errors.
 
     Attributes
     ----------
     part
-        The source or stage; its label, once it has been sent to another process.
+        The source or stage; its code, after the location was sent to another process.
     number, total
-        Its position among all of them, the source being 1, and how many there are.
+        Its position, starting at 1 for the source, and the number of stages including the source.
     key
-        The passes and branches that the pipeline is in.
-    is_plain
-        Whether the cursors of the whole pipeline are those at this stage.
+        The pass and the branch of a mix that the values come from, for every nesting.
+    shares_cursors
+        Whether the cursors at this stage are also the cursors of the whole pipeline.
     noun
-        What it is given.
+        What the stage takes: a sample or a batch.
 
     Examples
     --------
-    >>> location = StageLocation('apply(load)', number=2, total=3, is_plain=True)
+    >>> location = StageLocation('apply(load)', number=2, total=3, shares_cursors=True)
     >>> print(location.note('ada', cursor=12, before=11))
     in apply(load), the 2nd of 3 stages, on sample 'ada' (cursor 12)
     to run it again: pipeline.replay(11)
@@ -46,40 +46,34 @@ class StageLocation(NamedTuple):
     number: int
     total: int
     key: tuple[Any, ...] = ()
-    is_plain: bool = False
+    shares_cursors: bool = False
     noun: str = 'sample'
 
     def at(self, key: tuple[Any, ...]) -> StageLocation:
-        """The location in a pass or a branch."""
+        """The location in the pass and branches of ``key``."""
         return self._replace(key=key)
 
     @property
     def label(self) -> str:
-        """The stage, and which of how many it is."""
+        """The code of the stage and its position."""
         return f'{self._code()}, the {ordinal(self.number)} of {self.total} stages'
 
     @property
     def path(self) -> str:
-        """The stage among all that there are, in whatever pass: the branches that it is in, and its number.
-
-        Examples
-        --------
-        >>> StageLocation('apply(load)', number=2, total=3, key=(1, (3,))).path
-        '1.2'
-        """
+        """Identifies the stage in reports and states: the branches it is in, and its number; the same in every pass."""
         return '.'.join(str(part) for part in (*self.key, self.number) if isinstance(part, int))
 
     def note(self, value: object, cursor: Cursor, before: Cursor, *, is_handled: bool = False) -> Note:
-        """The note on an error that a function of a value has raised.
+        """The note on an error that was raised by a call on a value.
 
         Parameters
         ----------
         before
             The cursor before the value.
         is_handled
-            Whether the stage goes on after the error: then ``replay`` meets it at this stage alone.
+            Whether the stage handles the error: then ``replay`` only raises it if told to stop at this stage.
         """
-        stage = '' if self.is_plain and not self.key and not is_handled else f', stage={self.number}'
+        stage = '' if self.shares_cursors and not self.key and not is_handled else f', stage={self.number}'
         key = f', key={self.key}' if self.key else ''
         again = f'to run it again: pipeline.replay({before}{stage}{key})'
         return Note(f'in {self.label}, on {self.noun} {brief(value)} (cursor {cursor})\n{again}')
@@ -94,28 +88,27 @@ class StageLocation(NamedTuple):
 UNKNOWN = StageLocation('a stage', 1, 1)
 
 
-def raise_noted(
-    error: BaseException, location: StageLocation | None, value: object, cursor: Cursor, before: Cursor | None
+def raise_with_note(
+    error: BaseException, location: StageLocation, value: object, cursor: Cursor, before: Cursor
 ) -> NoReturn:
-    """Raise an error that a user's function has raised, with a note of where."""
+    """Raise the error of a user's function again, with a note on where it was raised."""
     raised = error
     if isinstance(error, StopIteration):
         raised = RuntimeError(STRAY_STOP)
         raised.__cause__ = error
-    if location is not None and before is not None:
-        add_note(raised, location.note(value, cursor, before))
+    add_note(raised, location.note(value, cursor, before))
     raise raised
 
 
 def add_note(error: BaseException, note: Note) -> None:
-    """Add a note to an error, in place of one that it has got when it was raised before."""
+    """Add a note to an error; replaces the one from an earlier time that the same error was raised."""
     notes = getattr(error, '__notes__', [])
     notes[:] = [other for other in notes if not isinstance(other, Note)]
     error.add_note(note)
 
 
 def annotate(error: BaseException, name: str, cursor: Cursor) -> None:
-    """Make an error on its way to the user say where it was raised, without frames of pipekit's own."""
+    """Prepare an error for the user: add a note if it has none, and hide pipekit's frames in its traceback."""
     is_noted = any(isinstance(note, Note) for note in getattr(error, '__notes__', ()))
     if isinstance(error, Exception) and not isinstance(error, PipekitError) and not is_noted:
         add_note(error, Note(f'after the cursor {cursor}\nto run it again: {name}.replay({cursor})'))

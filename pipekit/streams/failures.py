@@ -1,4 +1,4 @@
-"""Which samples were skipped or replaced: kept, counted in the order of the samples, and held to the budget."""
+"""The samples that were skipped or replaced: listed, counted in the order of the samples, and held to a budget."""
 
 from __future__ import annotations
 
@@ -7,33 +7,36 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
+from toolz import valmap
+
 from ..describing.display import brief
 from ..errors import TooManyFailures
 from ..workers.remote_errors import sendable_error
 from .cursors import Cursor, Pair
 from .error_notes import StageLocation
-from .on_error import Skip
+from .on_error import Missing, Skip
 
 T = TypeVar('T')
 
-KEPT, SHOWN = 100, 10  # the last failures, and the first errors of a group
+MAX_FAILURES = 100  # in the list of the last ones
+MAX_ERRORS_IN_GROUP = 10  # the first ones of a stage
 
 logger = logging.getLogger('pipekit')
 
 
 class Failure(NamedTuple):
-    """A sample that a function has failed on, and that was skipped or replaced.
+    """A sample that a function failed on, and that was skipped or replaced.
 
     Attributes
     ----------
     stage
-        The stage, and the how-manieth of how many it is.
+        The code of the stage and its position.
     cursor
         The sample's cursor at the stage.
     sample
-        What the function was given.
+        What the function was called with.
     exception
-        What it raised.
+        The exception that it raised.
 
     Examples
     --------
@@ -48,7 +51,7 @@ class Failure(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """A sample's turn at a stage that skips or replaces."""
+    """The call of a stage that skips or replaces on one sample; ``exception`` is ``None`` if it succeeded."""
 
     path: str
     location: StageLocation
@@ -57,133 +60,119 @@ class Attempt(NamedTuple):
     exception: Exception | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Attempt, (*self[:-1], _sendable(self.exception))
+        exception = None if self.exception is None else _sendable(self.exception)
+        return Attempt, (*self[:-1], exception)
 
 
 class Result(NamedTuple):
-    """What came of a sample in stages that handle errors.
-
-    Attributes
-    ----------
-    value, cursor
-        The pair.
-    attempts
-        One for each stage that was reached and skips or replaces.
-    is_skipped
-        Whether there is no value.
-    """
+    """A value or ``Missing.SKIPPED``, its cursor, and an attempt for each stage reached that skips or replaces."""
 
     value: Any
     cursor: Cursor
     attempts: list[Attempt]
-    is_skipped: bool
 
 
-Counts: TypeAlias = dict[str, list[int]]  # by stage: how many samples were tried, and how many failed
+Counts: TypeAlias = dict[str, list[int]]  # by the path of the stage: how many samples were tried, and how many failed
+Entry: TypeAlias = tuple[str, int, Failure]  # the path of the stage, and how many samples it had tried
 
 
 class Failures:
-    """The count of what was tried and what failed, in the order of the samples wherever the work is done.
+    """Counts samples and failures in the order of the samples, wherever the functions run.
 
-    Examples
-    --------
-    >>> from pipekit import skip
-    >>> failures = Failures()
-    >>> attempt = Attempt('2', StageLocation('apply(load)', 2, 2), skip())
-    >>> failures.settled(Result('a', 1, [attempt], is_skipped=False))
-    ('a', 1)
-    >>> failures.counts
-    {'2': [1, 0]}
+    The counts run ahead of the consumer, as the batches do. A short history of them tells the counts, and the failures,
+    as of the last batch that the consumer has got.
     """
 
     def __init__(self) -> None:
         self.counts: Counts = {}
-        self.kept: deque[tuple[str, int, Failure]] = deque(maxlen=KEPT)
-        self._first: dict[str, list[tuple[int, Exception]]] = {}
+        self.has_ended = False  # whether the consumer has reached the end or an error, with no batches made ahead
+        self._last: deque[Entry] = deque(maxlen=MAX_FAILURES)
+        self._first: list[Entry] = []
         self._logged: set[tuple[str, type]] = set()
-        self._noted: deque[tuple[float, Counts]] = deque()  # the counts after the last batches
-        self.has_ended = False  # then nothing has been made ahead
+        self._history: deque[tuple[float, Counts]] = deque()
 
-    def back_at(self, counts: Counts) -> Failures:
-        """A copy without what has come since the counts were these."""
-        past = Failures()
-        past.counts = _copied(counts)
-        past._logged |= self._logged
-        past.kept.extend(entry for entry in self.kept if entry[1] <= counts.get(entry[0], [0])[0])
-        for stage, first in self._first.items():
-            past._first[stage] = [entry for entry in first if entry[0] <= counts.get(stage, [0])[0]]
-        return past
+    def rewound_to(self, counts: Counts) -> Failures:
+        """A copy as of the time when the counts were these."""
+        copy = Failures()
+        copy.counts = valmap(list, counts)
+        copy._logged = self._logged.copy()
+        copy._last.extend(entry for entry in self._last if _is_counted(entry, counts))
+        copy._first = [entry for entry in self._first if _is_counted(entry, counts)]
+        return copy
 
-    def at(self, number: float) -> Counts:
-        """The counts when one of the last batches had been made; a half later, when the pass had ended.
+    def counts_at(self, position: float) -> Counts:
+        """The counts as of a position: a number of batches, and a half more after the end of a pass.
 
-        As long as none has been made, the counts as they are.
+        The position is one of those in the history; without a history, the counts are the current ones.
         """
-        noted = list(self._noted)
-        return next((counts for other, counts in noted if other == number), {} if noted else _copied(self.counts))
+        history = list(self._history)
+        if not history:
+            return cast('Counts', valmap(list, self.counts))
+        return dict(history).get(position, {})
 
-    def seen(self, number: float) -> list[Failure]:
-        """What has failed up to then."""
-        counts = self.counts if self.has_ended else self.at(number)
-        return [failure for stage, tried, failure in self.kept.copy() if tried <= counts.get(stage, [0])[0]]
+    def failures_at(self, position: float) -> list[Failure]:
+        """The last failures as of a position."""
+        counts = self.counts if self.has_ended else self.counts_at(position)
+        return [entry[2] for entry in self._last.copy() if _is_counted(entry, counts)]
 
-    def noted(self, items: Iterator[T], done: int, is_batch: Callable[[T], bool], ahead: int) -> Iterator[T]:
-        """Hand on items, noting the counts after each, for as many as are made ahead."""
-        number: float = done
-        self._noted = deque([(number, _copied(self.counts))], ahead)
+    def recording_history(
+        self, entries: Iterator[T], n_batches: int, is_batch: Callable[[T], bool], max_entries: int
+    ) -> Iterator[T]:
+        """The entries of a queue, after ``n_batches``; records the counts after each of the last ``max_entries``."""
+        position: float = n_batches
+        self._history = deque([(position, valmap(list, self.counts))], max_entries)
 
-        def note(item: T) -> T:
-            nonlocal number
-            number = int(number) + (1 if is_batch(item) else 0.5)
+        def record(entry: T) -> T:
+            nonlocal position
+            position = int(position) + (1 if is_batch(entry) else 0.5)
             if self.counts:
-                self._noted.append((number, _copied(self.counts)))
-            return item
+                self._history.append((position, valmap(list, self.counts)))
+            return entry
 
-        return map(note, items)
+        return map(record, entries)
 
-    def settled(self, result: Result) -> Pair[Any] | None:
-        """The pair of an outcome, or none if it was skipped.
+    def counted(self, result: Result) -> Pair[Any] | None:
+        """The pair of a result, ``None`` if it was skipped; counts its attempts.
 
         Raises
         ------
         TooManyFailures
-            If a budget is spent.
+            If a stage is over its budget.
         """
         for attempt in result.attempts:
             counts = self.counts.setdefault(attempt.path, [0, 0])
             counts[0] += 1
             if attempt.exception is not None:
                 counts[1] += 1
-                self._note(attempt, result.cursor, *counts)
-        return None if result.is_skipped else result[:2]
+                self._add(attempt, result.cursor, *counts)
+        return None if result.value is Missing.SKIPPED else result[:2]
 
-    def _note(self, attempt: Attempt, cursor: Cursor, tried: int, failed: int) -> None:
+    def _add(self, attempt: Attempt, cursor: Cursor, tried: int, failed: int) -> None:
         path, location, policy, sample, exception = attempt
         stage = location.label
         assert exception is not None
-        self.kept.append((path, tried, Failure(stage, cursor, sample, exception)))
-        first = self._first.setdefault(path, [])
-        if len(first) < SHOWN:
-            first.append((tried, exception))
+        entry = path, tried, Failure(stage, cursor, sample, exception)
+        self._last.append(entry)
+        if sum(other == path for other, _, _ in self._first) < MAX_ERRORS_IN_GROUP:
+            self._first.append(entry)
         if (path, type(exception)) not in self._logged:
             self._logged.add((path, type(exception)))
-            done = 'skipped' if policy.substitute is None else 'replaced'
-            text = '%s: %s sample %s (cursor %s) because of %r; others like it are counted'
-            logger.warning(text, stage, done, brief(sample), cursor, exception)
+            action = 'skipped' if policy.substitute is None else 'replaced'
+            text = '%s: %s sample %s (cursor %s) because of %r; others like it are counted, not logged'
+            logger.warning(text, stage, action, brief(sample), cursor, exception)
         if not policy.allows(failed, tried):
             text = f'{stage}, failed on {failed} of {tried} samples, over its budget of {policy.budget}'
-            raise TooManyFailures(text, [exception for _, exception in first])
+            raise TooManyFailures(text, [failure.exception for other, _, failure in self._first if other == path])
 
 
-def _copied(counts: Counts) -> Counts:
-    return {stage: list(both) for stage, both in counts.items()}
+def _is_counted(entry: Entry, counts: Counts) -> bool:
+    path, tried, _ = entry
+    return tried <= counts.get(path, [0])[0]
 
 
-def _sendable(exception: Exception | None) -> Exception | None:
-    if exception is None:
-        return None
+def _sendable(exception: Exception) -> BaseException:
     try:
         from ..workers.pickling import dumps
-    except ModuleNotFoundError:  # the extra `processes` is not there, and what pickle takes is what counts
-        return cast('Exception', sendable_error(exception))
-    return cast('Exception', sendable_error(exception, dumps))
+    except ModuleNotFoundError:  # without the extra `processes`, plain pickle is what executors use
+        return sendable_error(exception)
+    return sendable_error(exception, dumps)

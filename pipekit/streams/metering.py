@@ -1,17 +1,20 @@
-"""What the parts of a running pipeline take: measured at every batch, and in detail at some of them."""
+"""Measurements of a running pipeline: a record of every batch, and of the function calls in some of them."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from time import perf_counter, thread_time
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from more_itertools import repeatfunc
 
 T = TypeVar('T')
 
-REMEMBERED = 1000  # batches, and calls of each stage
-FAST_SECONDS = 0.002  # where batches are made faster than this on average, only one in ONE_IN is sampled
-ONE_IN = 127  # a prime number, so that periodic work, such as refilling a shuffle window, is sampled in each phase
+MAX_RECORDS = 1000  # batches, and calls of each stage: older records are dropped
+FAST_BATCH_SECONDS = 0.002  # if batches take less than this on average, one in SAMPLING_INTERVAL is sampled
+SAMPLING_INTERVAL = 127  # batches; prime, so that periodic work, such as refilling a shuffle window, is sampled too
 
 
 class StageRow(NamedTuple):
@@ -24,7 +27,7 @@ class StageRow(NamedTuple):
     name
         Its code without ``workers``, ``on_error`` and ``seed``.
     workers
-        What it may run in: its own workers, or those of a stage before it; ``None`` if neither has any.
+        Where it may run: its own workers, or those of a stage before it; ``None`` if neither has any.
     calls_function
         Whether it calls a user's function on single samples or batches.
     """
@@ -36,7 +39,7 @@ class StageRow(NamedTuple):
 
 
 class CallRecord(NamedTuple):
-    """One call of a user's function: at which stage, where, from when to when, and how much of that it computed."""
+    """One call of a user's function: its stage, the thread or process, begin and end, and its seconds of CPU time."""
 
     path: str
     lane: str
@@ -45,41 +48,10 @@ class CallRecord(NamedTuple):
     computing: float
 
 
-class Recorder:
-    """Takes note of calls, while it is on.
+class BatchRecord(NamedTuple):
+    """How a batch was made: begin and end, and the seconds spent waiting for workers and calling functions.
 
-    Examples
-    --------
-    >>> recorder = Recorder('main', on=True)
-    >>> recorder.call('2', abs, -3)
-    3
-    >>> [call[:2] for call in recorder.calls]
-    [('2', 'main')]
-    """
-
-    def __init__(self, lane: str, *, on: bool):
-        self.lane = lane
-        self.on = on
-        self.calls: list[
-            tuple[Any, ...]
-        ] = []  # plain ones, of what is in a ``CallRecord``: many travel between processes
-        self.spent = 0.0  # seconds in calls
-
-    def call(self, path: str, function: Any, *args: Any) -> Any:
-        """Call a function and take note of it."""
-        begin, computed = perf_counter(), thread_time()
-        try:
-            return function(*args)
-        finally:
-            end = perf_counter()
-            self.spent += end - begin
-            self.calls.append((path, self.lane, begin, end, thread_time() - computed))
-
-
-class Batch(NamedTuple):
-    """How a batch was made: from when to when, how long the thread waited for workers, how much it spent in calls.
-
-    ``is_sampled`` says whether the calls in the thread itself were looked at.
+    ``is_sampled`` says whether the calls in the prefetch thread itself were recorded.
     """
 
     begin: float
@@ -89,7 +61,7 @@ class Batch(NamedTuple):
     is_sampled: bool
 
 
-class Wait(NamedTuple):
+class WaitRecord(NamedTuple):
     """How a consumer got a batch: when it asked, when it got it, and whether it was the first of an epoch."""
 
     begin: float
@@ -97,35 +69,63 @@ class Wait(NamedTuple):
     is_first: bool
 
 
+# The fields of a record as a plain tuple, which is faster to make and smaller to pickle.
+RawRecord: TypeAlias = tuple[Any, ...]
+
+
+class Recorder:
+    """Calls functions, and records the calls while ``is_recording``.
+
+    Parameters
+    ----------
+    lane
+        The thread or process in which the calls happen.
+    """
+
+    def __init__(self, lane: str, *, is_recording: bool):
+        self.lane = lane
+        self.is_recording = is_recording
+        self.calls: list[RawRecord] = []
+        self.recorded_seconds = 0.0
+
+    def call(self, path: str, function: Any, *args: Any) -> Any:
+        """Call a function of a stage and record the call."""
+        begin, computed = perf_counter(), thread_time()
+        try:
+            return function(*args)
+        finally:
+            end = perf_counter()
+            self.recorded_seconds += end - begin
+            self.calls.append((path, self.lane, begin, end, thread_time() - computed))
+
+
 class Meter(Recorder):
-    """What is measured while batches are made: by the thread that makes them, and the one that takes them.
+    """The measurements of one prefetch thread, which makes the batches, and of the consumers of its batches.
 
     Parameters
     ----------
     is_exact
-        Whether to look at every sample, and at what is no call of a user's function too: the source, a shuffle.
+        Whether to sample every batch, and to measure what happens outside users' functions too: sources, shuffles.
     """
 
     def __init__(self, *, is_exact: bool = False) -> None:
-        super().__init__('prefetch', on=is_exact)
+        super().__init__('prefetch', is_recording=is_exact)
         self.is_exact = is_exact
-        # Tuples, as they are made at each batch: ``Batch`` and ``Wait``.
-        self.batches: deque[tuple[Any, ...]] = deque(maxlen=REMEMBERED)
-        self.waits: deque[tuple[Any, ...]] = deque(maxlen=REMEMBERED)
-        self.calls_of: dict[str, deque[tuple[Any, ...]]] = {}
-        self.n_calls: Counter[str] = Counter()
-        # What else the stages do, each time that they are asked for a value.
-        self.beside: defaultdict[str, deque[tuple[Any, ...]]] = defaultdict(_remembered)
-        self.n_beside: Counter[str] = Counter()
+        self.batches = _records()
+        self.waits = _records()
         self.n_batches = self.n_sampled = 0
-        self.waited_for: defaultdict[Any, float] = defaultdict(float)  # seconds, for each kind of workers
-        self.delays: defaultdict[Any, deque[float]] = defaultdict(_remembered)  # of results that were waited for
-        self._wait: tuple[Any, float, float] = None, 0.0, 0.0  # the last: for what, from when to when
-        self._waiting = 0.0  # seconds that this batch has waited for workers
-        self._making = 0.0  # seconds, for all batches
+        self.calls_of: defaultdict[str, deque[RawRecord]] = defaultdict(_records)  # by path, as are the next three
+        self.n_calls: Counter[str] = Counter()
+        self.overhead_of: defaultdict[str, deque[RawRecord]] = defaultdict(_records)  # outside users' functions
+        self.n_pulls: Counter[str] = Counter()  # how often the overhead was measured: whenever a value was pulled
+        self.waited_for: defaultdict[Any, float] = defaultdict(float)  # seconds, by kind of workers
+        self.delays: defaultdict[Any, deque[float]] = defaultdict(_records)  # between the end of a call and its result
+        self._last_wait: tuple[Any, float, float] = None, 0.0, 0.0  # the kind of workers, begin and end
+        self._waiting_seconds = 0.0  # for workers, in this batch
+        self._making_seconds = 0.0  # for all batches
         self._next_sampled = 0  # the number of a batch
 
-    def timed(self, entries: Iterator[T], is_batch: Callable[[T], bool]) -> T:
+    def next_entry(self, entries: Iterator[T], is_batch: Callable[[T], bool]) -> T:
         """The next entry, measured if it is a batch.
 
         Whether its calls are sampled depends on how long batches take on average, not on the last one: periodic work
@@ -133,81 +133,66 @@ class Meter(Recorder):
         """
         begin = perf_counter()
         n = self.n_batches
-        self.on = is_sampled = n >= self._next_sampled
-        self._waiting = self.spent = 0.0
+        self.is_recording = is_sampled = n >= self._next_sampled
+        self._waiting_seconds = self.recorded_seconds = 0.0
         entry = next(entries)
         end = perf_counter()
         if is_batch(entry):
-            self.batches.append((begin, end, self._waiting, self.spent, is_sampled))
+            self.batches.append((begin, end, self._waiting_seconds, self.recorded_seconds, is_sampled))
             self.n_batches = n + 1
-            self._making += end - begin
+            self._making_seconds += end - begin
             if is_sampled:
                 self.n_sampled += 1
-                is_next = self.is_exact or n < ONE_IN or self._making > n * FAST_SECONDS
-                self._next_sampled = n + 1 if is_next else n - n % ONE_IN + ONE_IN
+                is_slow = self._making_seconds > n * FAST_BATCH_SECONDS
+                is_next = self.is_exact or n < SAMPLING_INTERVAL or is_slow
+                self._next_sampled = n + 1 if is_next else n - n % SAMPLING_INTERVAL + SAMPLING_INTERVAL
         if self.calls:
-            self.note_calls(self.calls)
+            self.add_calls(self.calls)
             self.calls.clear()
         return entry
 
-    def note_calls(self, calls: list[tuple[Any, ...]]) -> None:
-        """Take note of calls, made elsewhere perhaps."""
+    def add_calls(self, calls: list[RawRecord]) -> None:
+        """Add records of calls, which may come from a worker."""
         for call in calls:
-            path = call[0]
-            known = self.calls_of.get(path)
-            if known is None:
-                known = self.calls_of[path] = deque(maxlen=REMEMBERED)
-            known.append(call)
-            self.n_calls[path] += 1
+            self.calls_of[call[0]].append(call)
+            self.n_calls[call[0]] += 1
 
-    def unpacked(self, measured: tuple[Any, list[tuple[Any, ...]]]) -> Any:
-        """What a worker has given back, after a note of the calls that come with it."""
+    def unpacked(self, measured: tuple[Any, list[RawRecord]]) -> Any:
+        """The result that a worker sent together with records of its calls, which are added."""
         result, calls = measured
-        self.note_calls(calls)
-        workers, begin, end = self._wait
+        self.add_calls(calls)
+        workers, begin, end = self._last_wait
         if calls and begin < (made := calls[-1][3]) < end:
             self.delays[workers].append(end - made)
         return result
 
-    def waited(self, workers: Any, begin: float) -> None:
-        """Take note of a wait for workers that ends now."""
+    def add_wait(self, workers: Any, begin: float) -> None:
+        """Add a wait for workers that ends now."""
         end = perf_counter()
         self.waited_for[workers] += end - begin
-        self._waiting += end - begin
-        self._wait = workers, begin, end
+        self._waiting_seconds += end - begin
+        self._last_wait = workers, begin, end
 
-    def watched(self, pairs: Iterator[T], path: str) -> Iterator[T]:
-        """The pairs of a stage, with a note of what each takes beside what has been taken note of within it."""
-        return _Watched(self, pairs, path)
+    def profiled(self, pairs: Iterator[T], path: str) -> Iterator[T]:
+        """The pairs of a stage; measures the overhead of each: the time not recorded as a call, a wait or overhead."""
+        return repeatfunc(partial(self._next_profiled, pairs, path))  # until there is no next one: StopIteration
 
-    def counted(self) -> float:
-        """The seconds of this batch that have been taken note of."""
-        return self.spent + self._waiting
-
-
-def _remembered() -> deque[Any]:
-    return deque(maxlen=REMEMBERED)
-
-
-class _Watched(Iterator[T]):
-    def __init__(self, meter: Meter, pairs: Iterator[T], path: str):
-        self._meter = meter
-        self._pairs = pairs
-        self._path = path
-
-    def __next__(self) -> T:
-        meter = self._meter
-        before, computed, begin = meter.counted(), thread_time(), perf_counter()
+    def _next_profiled(self, pairs: Iterator[T], path: str) -> T:
+        recorded, computed, begin = self.recorded_seconds + self._waiting_seconds, thread_time(), perf_counter()
         try:
-            value = next(self._pairs)
+            value = next(pairs)
         finally:
             end = perf_counter()
-            own = end - begin - (meter.counted() - before)
-            meter.spent += own
-        computing = min(own, thread_time() - computed)
-        meter.beside[self._path].append((self._path, meter.lane, end - own, end, computing))
-        meter.n_beside[self._path] += 1
+            overhead = end - begin - (self.recorded_seconds + self._waiting_seconds - recorded)
+            self.recorded_seconds += overhead
+        computing = min(overhead, thread_time() - computed)
+        self.overhead_of[path].append((path, self.lane, end - overhead, end, computing))
+        self.n_pulls[path] += 1
         return value
 
 
-OFF = Recorder('', on=False)
+def _records() -> deque[Any]:
+    return deque(maxlen=MAX_RECORDS)
+
+
+OFF = Recorder('', is_recording=False)

@@ -1,20 +1,28 @@
-"""What to do about a sample that a function fails on: try it again, replace it or skip it."""
+"""What to do with a sample that a function fails on: retry, replace or skip it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, TypeAlias
 
 from ..describing.arguments import exceptions_of, function, natural_number, non_negative, positive_int
 from ..describing.descriptions import Description, described
 from ..describing.display import code
 
-GRACE = 1000  # samples: a fraction of fewer of them would be none
+GRACE_SAMPLES = 1000
+
+
+class Missing(Enum):
+    """Stands in place of the value of a skipped sample; an enum, because workers send it to other processes."""
+
+    SKIPPED = auto()
 
 
 class OnError(Description):
-    """What to do about some errors of a function: what ``skip``, ``retry`` and ``replace`` return."""
+    """What to do with samples that raise some exceptions: what ``skip``, ``retry`` and ``replace`` return."""
 
     exceptions: tuple[type[Exception], ...]
 
@@ -22,32 +30,26 @@ class OnError(Description):
 OnErrors: TypeAlias = OnError | Sequence[OnError] | None
 
 
+@dataclass(eq=False, repr=False)
 class Retry(OnError):
     """The description that ``retry`` returns."""
 
-    def __init__(self, times: int, exceptions: tuple[type[Exception], ...], backoff: float):
-        self.times = times
-        self.exceptions = exceptions
-        self.backoff = backoff
+    times: int
+    exceptions: tuple[type[Exception], ...]
+    backoff: float
 
 
+@dataclass(eq=False, repr=False)
 class Skip(OnError):
-    """The description that ``skip`` and ``replace`` return: the sample is gone, or another one is in its place."""
+    """The description that ``skip`` and ``replace`` return; ``substitute`` makes the replacement."""
 
-    def __init__(
-        self,
-        exceptions: tuple[type[Exception], ...],
-        budget: float | None,
-        grace: int,
-        substitute: Callable[[Any], Any] | None = None,
-    ):
-        self.exceptions = exceptions
-        self.budget = budget
-        self.grace = grace
-        self.substitute = substitute
+    exceptions: tuple[type[Exception], ...]
+    budget: float | None
+    grace: int
+    substitute: Callable[[Any], Any] | None = None
 
     def allows(self, failed: int, tried: int) -> bool:
-        """Whether so many failures are within the budget."""
+        """Whether this many failures are within the budget."""
         if self.budget is None:
             return True
         if isinstance(self.budget, int):
@@ -56,26 +58,26 @@ class Skip(OnError):
 
 
 @described
-def skip(*exceptions: type[Exception], budget: float | None = 0.01, grace: int = GRACE) -> Skip:
-    """Leave out a sample that a function fails on: ``apply(load, on_error=skip(OSError))``.
+def skip(*exceptions: type[Exception], budget: float | None = 0.01, grace: int = GRACE_SAMPLES) -> Skip:
+    """Skip the samples that a function fails on: ``apply(load, on_error=skip(OSError))``.
 
-    The others keep their order, cursors and random numbers. What is left out is counted, logged once for each kind of
-    error, and kept in ``batches.failures``.
+    The other samples keep their order, cursors and random numbers. Skipped samples are counted and listed in
+    ``batches.failures``, and the first one with each type of exception is logged.
 
     Parameters
     ----------
     *exceptions
-        The errors that this is for; any ``Exception`` by default.
+        The exceptions to handle; any ``Exception`` by default.
     budget
-        How many may fail: a fraction of those tried, from 0.0 to 1.0, or a number of samples, which is an int; ``None``
-        for any number. More raise ``TooManyFailures``.
+        How many samples may fail before ``TooManyFailures`` is raised: a float from 0.0 to 1.0 is a fraction of the
+        samples tried so far, an int is a number of samples, ``None`` is no limit.
     grace
-        Until so many have been tried, a fraction is one of this number.
+        A fraction is taken of at least this many samples, so that one early failure is not over the budget.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is none of these.
+        If an argument has the wrong type or value.
 
     Examples
     --------
@@ -89,14 +91,14 @@ def skip(*exceptions: type[Exception], budget: float | None = 0.01, grace: int =
 
 @described
 def replace(
-    func: Callable[[Any], Any], *exceptions: type[Exception], budget: float | None = 0.01, grace: int = GRACE
+    func: Callable[[Any], Any], *exceptions: type[Exception], budget: float | None = 0.01, grace: int = GRACE_SAMPLES
 ) -> Skip:
-    """Put what ``func`` makes of the sample in place of what a function has failed to make of it.
+    """Replace the result for a sample that a function fails on by ``func(sample)``.
 
     Parameters
     ----------
     func
-        A function of the sample that was not to be had: for ``unpack``, of the whole of it.
+        A function of the sample that the failed function was called with; for ``unpack``, of the sample as a whole.
     *exceptions, budget, grace
         As for ``skip``.
 
@@ -114,16 +116,16 @@ def replace(
 def retry(times: int, *exceptions: type[Exception], backoff: float = 0.0) -> Retry:
     """Call a function that fails again, up to ``times`` times, with the same random numbers.
 
-    What then still fails is left to what comes after this: ``on_error=[retry(3, OSError), skip(OSError)]``.
+    If the last retry fails too, the next policy applies: ``on_error=[retry(3, OSError), skip(OSError)]``.
 
     Parameters
     ----------
     times
         The largest number of calls after the first one.
     *exceptions
-        The errors that this is for; any ``Exception`` by default.
+        The exceptions to handle; any ``Exception`` by default.
     backoff
-        How many seconds to wait before the second call; twice as long before each further one.
+        The seconds to wait before the first retry; the wait doubles with every further one.
 
     Examples
     --------
@@ -141,16 +143,7 @@ def retry(times: int, *exceptions: type[Exception], backoff: float = 0.0) -> Ret
 
 
 def checked_on_error(on_error: Any) -> tuple[OnError, ...]:
-    """Check for what can be done about errors: nothing, one thing, or several.
-
-    Examples
-    --------
-    >>> checked_on_error([retry(3), skip()])
-    (retry(3), skip())
-    >>> checked_on_error('skip')
-    Traceback (most recent call last):
-    TypeError: on_error must be skip(...), replace(...), retry(...), or a list of them, got 'skip'
-    """
+    """The argument ``on_error`` as a tuple of policies, checked."""
     given = () if on_error is None else on_error if isinstance(on_error, list | tuple) else (on_error,)
     if not all(isinstance(policy, OnError) for policy in given):
         raise TypeError(
@@ -160,41 +153,31 @@ def checked_on_error(on_error: Any) -> tuple[OnError, ...]:
 
 
 def may_skip(on_error: Iterable[OnError]) -> bool:
-    """Whether samples may be skipped or replaced.
-
-    Examples
-    --------
-    >>> may_skip([retry(3)]), may_skip([retry(3), skip()])
-    (False, True)
-    """
+    """Whether samples may be skipped or replaced."""
     return any(isinstance(policy, Skip) for policy in on_error)
 
 
-def handled(
+def call_with_policies(
     policies: Iterable[OnError], call: Callable[[], Any], sample: Any, pause: Callable[[float], object] | None = None
-) -> tuple[Any, Exception | None, bool]:
-    """Call a function and do what is to be done if it fails: the value, what was raised, and whether there is no value.
+) -> tuple[Any, Exception | None]:
+    """Call a function and handle its failure: the value or ``Missing.SKIPPED``, and the exception if there was one.
 
-    Examples
-    --------
-    >>> handled([skip(KeyError)], lambda: {}['a'], 'a')
-    (None, KeyError('a'), True)
+    A call that succeeds after a retry counts as a success. An exception that no policy handles is raised.
     """
     try:
-        return call(), None, False
+        return call(), None
     except Exception as error:
         raised = error
     for policy in policies:
         if not isinstance(raised, policy.exceptions):
             continue
         if isinstance(policy, Skip):
-            value = None if policy.substitute is None else policy.substitute(sample)
-            return value, raised, policy.substitute is None
+            return (Missing.SKIPPED if policy.substitute is None else policy.substitute(sample)), raised
         assert isinstance(policy, Retry)
         for number in range(policy.times):
             (pause or time.sleep)(policy.backoff * 2**number)
             try:
-                return call(), None, False
+                return call(), None
             except Exception as error:
                 raised = error
             if not isinstance(raised, policy.exceptions):

@@ -20,8 +20,8 @@ Key: TypeAlias = tuple['int | Key', ...]
 Indices: TypeAlias = npt.NDArray[np.int64]
 
 TWO_WORDS, THREE_WORDS = Struct('<2Q'), Struct('<3Q')
-ROUNDS = 8  # an even number: the halves of an odd width end where they began
-LARGEST_DRAWN = 1 << 13  # up to here a permutation is drawn whole, from there on it is computed
+ROUNDS = 8  # even, so that the two halves of an odd number of bits swap back to their own widths
+LARGEST_DRAWN = 1 << 13  # elements: permutations of more of them are computed, not drawn
 
 
 class Generators:
@@ -56,8 +56,8 @@ class Generators:
     def at(self, cursor: Cursor) -> np.random.Generator:
         """The generator of a cursor.
 
-        It is the one that was returned for the last cursor, set anew, unless somebody still holds that one, or its bit
-        generator: setting the state costs a tenth of making a generator.
+        It is the object returned for the previous cursor with a new state, unless somebody still holds that object or
+        its bit generator: setting a state takes a tenth of the time of creating a generator.
 
         Examples
         --------
@@ -68,7 +68,7 @@ class Generators:
         """
         if getrefcount(self._generator) != self._unshared or getrefcount(self._bit_generator) != self._unshared_bits:
             self._renew()
-        # The lowest word is left to the generator, which counts its draws there.
+        # The generator counts its draws in the lowest word.
         self._state['state']['counter'] = (
             [0, cursor, 0, 0] if type(cursor) is int and cursor < 1 << 64 else [0, *_hashed(cursor, THREE_WORDS)]
         )
@@ -76,8 +76,8 @@ class Generators:
         return self._generator
 
     def _renew(self) -> None:
-        # Unlike np.random.default_rng's, a generator made so refuses to spawn: children would depend on how many calls
-        # there were before. numpy.random is named here, and not above, because numpy loads it on first use only.
+        # Unlike those of np.random.default_rng, this generator cannot spawn: its children would depend on how many were
+        # spawned before. numpy.random is not used at import time, because numpy loads it on first use only.
         self._bit_generator = np.random.Philox(_no_entropy())  # type: ignore[arg-type]
         self._generator = np.random.Generator(self._bit_generator)
         self._unshared = getrefcount(self._generator)
@@ -85,13 +85,7 @@ class Generators:
 
 
 class NoEntropy:
-    """A seed sequence for a generator whose state is set by hand.
-
-    Examples
-    --------
-    >>> NoEntropy().generate_state(2)
-    array([0, 0], dtype=uint32)
-    """
+    """A seed sequence of zeros, for a generator whose state is set right after."""
 
     def generate_state(self, n_words: int, dtype: npt.DTypeLike = np.uint32) -> npt.NDArray[Any]:
         return np.zeros(n_words, dtype)
@@ -109,31 +103,25 @@ def _hashed(value: Key | Cursor, words: Struct) -> tuple[int, ...]:
 
 @cache
 def _blake2b() -> Any:
-    # Here, because it takes as long to load as the rest of pipekit, and a description does without.
+    # Imported here, because hashlib takes as long to load as the rest of pipekit, and descriptions do not need it.
     from hashlib import blake2b
 
     return blake2b
 
 
 def random_order(n: int, generator: np.random.Generator, weights: npt.NDArray[np.float64] | None = None) -> Indices:
-    """The numbers from 0 to ``n - 1`` in a random order, larger weights tending to come earlier.
-
-    Examples
-    --------
-    >>> sorted(random_order(5, np.random.default_rng(0)).tolist())
-    [0, 1, 2, 3, 4]
-    """
+    """The numbers from 0 to ``n - 1`` in a random order, in which those of larger weight tend to come earlier."""
     draws = generator.random(n)
-    with np.errstate(over='ignore'):  # a weight may be next to zero
+    with np.errstate(over='ignore'):  # a weight may be close to zero
         return np.argsort(draws if weights is None else -np.log1p(-draws) / weights, kind='stable')
 
 
 def permutation(n: int, generator: np.random.Generator) -> Callable[[Indices], Indices]:
-    """A random permutation of ``range(n)``: a function from positions to indices, in memory that ``n`` does not grow.
+    """A random permutation of ``range(n)`` as a function from positions to indices, in memory independent of ``n``.
 
-    A small one is drawn whole, and every order is equally likely. A large one is computed, position by position, by
-    a Feistel network [1]_ over the next power of two; where it leaves ``range(n)`` it is applied again, until it is
-    back [2]_. Its rounds mix with the finalizer of SplitMix64 [3]_.
+    A small permutation is drawn as a whole, and every order is equally likely. A large one is computed, position by
+    position, by a Feistel network [1]_ over the next power of two; an index outside ``range(n)`` is mapped again until
+    it is inside [2]_. The round function is the finalizer of SplitMix64 [3]_.
 
     References
     ----------

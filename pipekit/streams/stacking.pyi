@@ -1,8 +1,8 @@
 """The types of ``combine_batches(n)``, for type checkers only: nothing here runs.
 
-The type of a batch is looked up in a table, by the type of a sample. pyright does so at the stage. mypy does not look
-into overloads while it infers a pipeline, and takes the last row of ``Stacking``: there, a batch is a
-``Stacked[Sample]``, which any later stage accepts, and which is looked up when the pipeline is iterated over.
+The overloads of ``Stacking`` are a table from the type of a sample to the type of a batch. pyright looks it up at the
+stage. mypy does not resolve overloads while it infers the type of a pipeline, and takes the last one: a batch is a
+``Stacked[Sample]``, which any later stage accepts, and which is resolved when the pipeline is iterated over.
 """
 
 # mypy: disable-error-code="overload-overlap"
@@ -21,21 +21,21 @@ S_co = TypeVar('S_co', covariant=True)
 Array: TypeAlias = npt.NDArray[Any]
 
 class HasArray(Protocol):
-    """Arrays, and what numpy can turn into one: numpy's scalars, tensors of torch."""
+    """Arrays, and values that numpy converts to arrays: numpy scalars, torch tensors."""
 
     def __array__(self) -> Array: ...
 
-Field: TypeAlias = HasArray | complex | str | bytes | list[Any]
+Field: TypeAlias = HasArray | complex | str | list[Any]
 
 @final
 class Untyped:
-    """No value is one, so that only ``Any`` matches: without a row for it, it would match the first row there is."""
+    """Matched by ``Any`` alone, as no value is an instance. Its overload comes first: ``Any`` matches the first one."""
 
 class Stacked(Any, Generic[S_co]):  # type: ignore[misc]
-    """A batch of arrays, made of samples of type ``S_co``."""
+    """A batch of arrays, stacked from samples of type ``S_co``."""
 
 class Stacking(Protocol):
-    """A stage from samples to batches of arrays, in the structure of a sample."""
+    """A stage from samples to batches of arrays with the structure of a sample."""
 
     @overload
     def __call__(self, iterable: Iterable[Untyped], /) -> Iterator[Any]: ...
@@ -55,7 +55,7 @@ class Stacking(Protocol):
     def __call__(self, iterable: Iterable[S], /) -> Iterator[Stacked[S]]: ...
 
 class Batches(Generic[S_co]):
-    """An iterator over batches of arrays that are made of samples of type ``S_co``."""
+    """An iterator over batches of arrays, stacked from samples of type ``S_co``."""
 
     def __iter__(self) -> Batches[S_co]: ...
     @overload
@@ -74,7 +74,7 @@ class Batches(Generic[S_co]):
     def __next__(self: Batches[Any]) -> Any: ...
 
 class ResumableBatches(Batches[S_co]):
-    """The same, with what a ``StreamIterator`` has besides."""
+    """The same with the cursor and ``resume`` of a ``StreamIterator``."""
 
     cursor: Cursor
 

@@ -1,16 +1,19 @@
-"""Streams: descriptions of sequences of values that open at a cursor.
+"""Streams: descriptions of sequences of values, which can be opened at a cursor.
 
-A stream is opened at a cursor, in a context, and gives an iterator of pairs ``(value, cursor)``. The cursor that comes
-with a value is where the stream goes on after it; opening the stream there again yields exactly the values that follow.
+Opening a stream at a cursor, in a context, returns an iterator of pairs ``(value, cursor)``. A stream that is opened at
+the cursor of a value yields exactly the values after it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import chain, count, islice
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, overload
+
+from more_itertools import repeatfunc
 
 from ..describing.arguments import positive_int
 from ..describing.descriptions import Description
@@ -18,7 +21,7 @@ from ..describing.display import code, structure
 from ..describing.tables import Table
 from ..memory.blocks import BlockPool
 from .context import Context, Upstream
-from .cursors import START, Cursor, Out_co, Pair, Pairs, T, cursor_of, tagged
+from .cursors import START, Cursor, Out_co, Pair, Pairs, T, cursor_of, with_prefix
 from .error_notes import annotate
 from .metering import StageRow
 from .randomness import Key
@@ -28,13 +31,13 @@ if TYPE_CHECKING:
 
 ALONE = Context()
 
-Gather: TypeAlias = Callable[[list[int]], Any]  # makes a batch of elements of a sequence, of their indices
+Gather: TypeAlias = Callable[[list[int]], Any]  # from indices to a batch of these elements of a sequence
 
 
 class IndexStream(NamedTuple):
-    """A stream of elements of a sequence, as the sequence and the stream of their indices.
+    """A stream of elements of a sequence: the sequence, and the stream of their indices.
 
-    Where all cursors count the elements, ``indices_after`` gives the indices alone, which is faster.
+    If every cursor is the number of elements so far, ``indices_after`` returns the indices alone, which is faster.
     """
 
     sequence: Any
@@ -43,35 +46,39 @@ class IndexStream(NamedTuple):
 
 
 def counting(sequence: Any, indices_after: Callable[[Cursor, Context], Iterator[int]]) -> IndexStream:
-    """The index stream whose cursors count the elements."""
+    """The index stream in which every cursor is the number of elements so far."""
 
     def open_at(cursor: Any, context: Context) -> Pairs[int]:
-        return zip(indices_after(cursor, context), count(cursor + 1))  # the second one has no end
+        return zip(indices_after(cursor, context), count(cursor + 1))
 
     return IndexStream(sequence, open_at, indices_after)
 
 
 class Stream(ABC, Generic[Out_co]):
-    """An immutable description of a sequence of values, which may have no end. Every ``iter`` starts it again."""
+    """An immutable description of a sequence of values, finite or endless. Every ``iter`` starts at its beginning."""
 
     seeds: tuple[int, ...] = ()
     reopens: bool = True  # whether it can be opened more than once
-    branches: Sequence[Stream[Any]] = ()  # of a source: what it is mixed of
-    indices: IndexStream | None = None  # where its values are elements of a sequence
+    branches: Sequence[Stream[Any]] = ()  # the sources of a mix
+    indices: IndexStream | None = None  # if the values are elements of a sequence
 
     @abstractmethod
     def open(self, cursor: Cursor, context: Context) -> Pairs[Out_co]:
-        """The values after ``cursor``, each with its own. Checks the cursor at once, does the work when iterated."""
+        """The values after ``cursor``, each with its cursor. Checks ``cursor`` now, and works when iterated over."""
 
     @property
     @abstractmethod
     def source(self) -> Stream[Any]:
-        """The stream that does not come from another one."""
+        """The stream that the first stage takes; of a source, itself."""
 
     @property
     @abstractmethod
     def stages(self) -> tuple[Any, ...]:
-        """The stages that the source is fed through."""
+        """The stages that the values of the source go through."""
+
+    @property
+    def _parts(self) -> list[Any]:
+        return [self.source, *self.stages]
 
     @property
     def skips(self) -> bool:
@@ -79,18 +86,18 @@ class Stream(ABC, Generic[Out_co]):
         return any(stage.skips for stage in self.stages) or any(branch.skips for branch in self.source.branches)
 
     def rows(self, branches: tuple[int, ...] = ()) -> list[StageRow]:
-        """The source and the stages, after those of the branches of a mix, as a report lists them."""
+        """The rows of a report: those of the branches of a mix, then the source and the stages."""
         rows = [row for number, part in enumerate(self.source.branches) for row in part.rows((*branches, number))]
         workers = None
-        for number, part in enumerate([self.source, *self.stages], 1):
-            workers = part.workers or workers  # a stage without workers may have run with the one before it
+        for number, part in enumerate(self._parts, 1):
+            workers = part.workers or workers  # a stage without workers may run with the one before it
             path = '.'.join(map(str, (*branches, number)))
             rows.append(StageRow(path, part.short_code(), workers, part.calls_function))
         return rows
 
     @abstractmethod
-    def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
-        """The pairs, those after the source and each stage being shown to ``watch`` with the number of the part."""
+    def _open_observed(self, observe: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
+        """The pairs; ``observe(number, pair)`` is called on those after the source, number 0, and after each stage."""
 
     @overload
     def __iter__(self: Stream[Stacked[T]]) -> ResumableBatches[T]: ...  # type: ignore[overload-overlap]
@@ -105,14 +112,14 @@ class Stream(ABC, Generic[Out_co]):
         Parameters
         ----------
         cursor
-            An int, or nested tuples of ints; the lists that JSON makes of tuples are taken as tuples.
+            An int, or nested tuples of ints; lists, which JSON has in place of tuples, are accepted.
 
         Raises
         ------
         ValueError
-            If a stage here cannot have made this cursor.
+            If it is not a cursor of this stream.
         NotResumable
-            If the source is an iterator, which cannot be opened in its middle.
+            If the source is an iterator, which cannot start in its middle.
 
         Examples
         --------
@@ -127,24 +134,24 @@ class Stream(ABC, Generic[Out_co]):
         return StreamIterator(self, cursor_of(cursor))
 
     def replay(self, cursor: Cursor, *, stage: int | None = None, key: tuple[Any, ...] = ()) -> Out_co:
-        """Make the value after a cursor again, in the calling thread, with the same randomness.
+        """Compute the value after a cursor again, in the calling thread, with the same random numbers.
 
-        The note on an error has the call that runs the sample again at which it was raised: under a debugger, say.
-        The last of the stages that run raises what it fails on, whatever its ``on_error``.
+        The note on an error ends with the call of ``replay`` that raises it again, under a debugger for example. The
+        last stage that runs ignores its ``on_error`` and raises.
 
         Parameters
         ----------
         cursor
             As for ``resume``.
         stage
-            How many stages to run, the source being the first; all by default.
+            The number of stages to run, including the source; all by default.
         key
-            The passes and branches of a ``mix`` that the stage was in.
+            The passes and branches of a ``mix`` from which the value comes.
 
         Raises
         ------
         ValueError
-            If a stage here cannot have made this cursor, or there is nothing after it.
+            If it is not a cursor of this stream, or there is no value after it.
 
         Examples
         --------
@@ -164,20 +171,20 @@ class Stream(ABC, Generic[Out_co]):
             if branch >= len(stream.source.branches):
                 raise ValueError(f'the key {key!r} is not one of {stream!r}')
             stream = stream.source.branches[branch]
-        stream = stream._up_to(None if stage is None else positive_int('stage', stage))
+        stream = stream._truncated(None if stage is None else positive_int('stage', stage))
         for value in StreamIterator(stream, cursor_of(cursor), Context(parts)):
             replayed: Out_co = value
             return replayed
         raise ValueError(f'there is nothing after the cursor {cursor!r} of {stream!r}')
 
     @abstractmethod
-    def _up_to(self, stage: int | None) -> Stream[Any]:
-        """The stream up to a stage, counted from the source, which is 1, and that stage without its ``on_error``."""
+    def _truncated(self, stage: int | None) -> Stream[Any]:
+        """The stream up to a stage, the source being number 1; the last stage without its ``on_error``."""
 
     def describe(self) -> Table:
-        """A table of the stages with the structure of the first value after each; runs the first value to find it.
+        """A table of the stages and the structure of the first value after each; computes the first value.
 
-        Stages that resume only by starting again and skipping have a line of their own below the table.
+        Lines below the table name the stages that resume only by starting again and skipping values.
 
         Examples
         --------
@@ -190,34 +197,33 @@ class Stream(ABC, Generic[Out_co]):
         """
         found: list[str | None] = [None] * (1 + len(self.stages))
 
-        def watch(number: int, pair: Pair[Any]) -> Pair[Any]:
+        def observe(number: int, pair: Pair[Any]) -> Pair[Any]:
             found[number] = found[number] or structure(pair[0])
             return pair
 
         if self.reopens:
             try:
-                next(self._watched(watch), None)
+                next(self._open_observed(observe), None)
             except Exception as error:
                 found[found.index(None)] = f'raises {type(error).__name__}: {error}'
         unknown = 'nothing' if self.reopens else 'unknown: an iterator is not read ahead of its use'
-        parts: list[Any] = [self.source, *self.stages]
-        rows = [[code(part), what or unknown] for part, what in zip(parts, found, strict=True)]
-        replays = [f'{code(part)} resumes by replay: from the beginning, skipping' for part in parts if part.replays]
-        return Table(['stage', 'first value'], rows, notes=replays)
+        rows = [[code(part), what or unknown] for part, what in zip(self._parts, found, strict=True)]
+        replaying = [code(part) for part in self._parts if part.replays]
+        notes = [f'{part} resumes by replay: from the beginning, skipping' for part in replaying]
+        return Table(['stage', 'first value'], rows, notes=notes)
 
     def _repr_html_(self) -> str:
         return self.describe()._repr_html_()
 
     def fingerprint(self) -> list[str]:
-        """One line per stage, by which a saved state recognises its pipeline."""
-        parts: list[Any] = [self.source, *self.stages]
-        return [line for part in parts for line in part.fingerprint()]
+        """Lines of code, by which a saved state recognises its pipeline."""
+        return [line for part in self._parts for line in part.fingerprint()]
 
 
 class StreamIterator(Iterator[Out_co]):
-    """The values of a stream. ``cursor`` is that of the last value handed over: where the stream goes on from.
+    """An iterator over the values of a stream; ``cursor`` is the cursor of the last value.
 
-    After an error it goes on from there too, making again what was half done.
+    After an error, it continues after that cursor: work that the error interrupted is done again.
 
     Examples
     --------
@@ -240,14 +246,14 @@ class StreamIterator(Iterator[Out_co]):
             value, self.cursor = self._next()
         except StopIteration:
             raise
-        except BaseException as error:  # what was half done is made again: the next call goes on after the cursor
+        except BaseException as error:  # the next call continues after the cursor
             self._next = self._reopened
             annotate(error, 'pipeline', self.cursor)
             raise
         return value
 
     def resume(self, cursor: Cursor) -> StreamIterator[Out_co]:
-        """``resume`` of the stream."""
+        """An iterator over the values of the stream after a cursor."""
         return self.stream.resume(cursor)
 
     def _reopened(self) -> tuple[Out_co, Cursor]:
@@ -258,33 +264,28 @@ class StreamIterator(Iterator[Out_co]):
         return f'iter({self.stream!r})' if self.cursor == START else f'({self.stream!r}).resume({self.cursor!r})'
 
 
+@dataclass(eq=False, repr=False)
 class Source(Description, Stream[Out_co]):
-    """A stream that does not come from another one: ``open_at(cursor, context)`` gives its pairs."""
+    """A stream without stages: ``open_at(cursor, context)`` returns its pairs."""
+
+    open_at: Callable[[Cursor, Context], Pairs[Out_co]]
+    _: KW_ONLY
+    seed: int | None = None
+    seeds: tuple[int, ...] = ()
+    branches: Sequence[Stream[Any]] = ()
+    reopens: bool = True
+    replays: bool = False
+    indices: IndexStream | None = None
 
     workers = None
     calls_function = False
 
-    def __init__(
-        self,
-        open_at: Callable[[Cursor, Context], Pairs[Out_co]],
-        *,
-        seed: int | None = None,
-        seeds: tuple[int, ...] | None = None,
-        branches: Sequence[Stream[Any]] = (),
-        reopens: bool = True,
-        replays: bool = False,
-        indices: IndexStream | None = None,
-    ):
-        self._open_at = open_at
-        self.indices = indices
-        self.branches = branches
-        self.seed = seed
-        self.seeds = seeds if seeds is not None else () if seed is None else (seed,)
-        self.reopens = reopens
-        self.replays = replays
+    def __post_init__(self) -> None:
+        if self.seed is not None:
+            self.seeds = (self.seed,)
 
     def open(self, cursor: Cursor, context: Context) -> Pairs[Out_co]:
-        return self._open_at(cursor, context)
+        return self.open_at(cursor, context)
 
     def fingerprint(self) -> list[str]:
         return [*super().fingerprint(), *chain.from_iterable(branch.fingerprint() for branch in self.branches)]
@@ -297,15 +298,15 @@ class Source(Description, Stream[Out_co]):
     def stages(self) -> tuple[Any, ...]:
         return ()
 
-    def _up_to(self, stage: int | None) -> Stream[Any]:
+    def _truncated(self, stage: int | None) -> Stream[Any]:
         return self
 
-    def _watched(self, watch: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
-        return map(partial(watch, 0), self.open(START, ALONE))
+    def _open_observed(self, observe: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
+        return map(partial(observe, 0), self.open(START, ALONE))
 
 
 def passes(upstream: Upstream[T], number: int, before: Cursor, context: Context) -> Iterator[Pairs[T]]:
-    """The pairs of one pass after another, from a cursor in a pass on, up to a pass that has none.
+    """The pairs of pass ``number`` after a cursor, then those of the next passes, until a pass has no values.
 
     Examples
     --------
@@ -314,7 +315,7 @@ def passes(upstream: Upstream[T], number: int, before: Cursor, context: Context)
     >>> [list(pairs) for pairs in islice(passes(source_of('ab').open, 3, 1, Context()), 2)]
     [[('b', (3, 2))], [('a', (4, 1)), ('b', (4, 2))]]
     """
-    # The first pass is opened here, and not in the generator, so that a wrong cursor is told at once.
+    # The first pass is opened here, not in the generator, so that a wrong cursor is an error at once.
     return _passes(upstream, number, before, context, upstream(before, context.in_pass(number)))
 
 
@@ -322,16 +323,10 @@ def _passes(
     upstream: Upstream[T], number: int, before: Cursor, context: Context, pairs: Pairs[T]
 ) -> Iterator[Pairs[T]]:
     while True:
-        numbered = map(partial(tagged, number), pairs)
+        numbered = map(partial(with_prefix, number), pairs)
         first = list(islice(numbered, 1))
         if not first and before == START:
             return
-        yield _popped_then(first, numbered)
+        yield chain(repeatfunc(first.pop, len(first)), numbered)  # popped, so that it is not held
         number, before = number + 1, START
         pairs = upstream(START, context.in_pass(number))
-
-
-def _popped_then(first: list[Pair[T]], others: Pairs[T]) -> Pairs[T]:
-    while first:
-        yield first.pop()
-    yield from others

@@ -24,13 +24,15 @@ from pipekit import (
     repeat,
     sample,
     shuffle,
+    skip,
     take,
 )
+from pipekit import threads as thread_workers
 from pipekit.batches.prefetch_thread import PrefetchThread
 from pipekit.streams.metering import Meter
 from pipekit.workers.pools import WorkerPools
 
-SOON = 10.0  # seconds; far more than anything here takes
+TIMEOUT_SECONDS = 10.0  # far more than anything here takes
 THREAD = 'pipekit-prefetch'
 
 
@@ -40,7 +42,7 @@ def no_thread_is_left():
     if threads():
         gc.collect()
     for thread in threads():
-        thread.join(SOON)
+        thread.join(TIMEOUT_SECONDS)
     assert not threads()
 
 
@@ -68,7 +70,7 @@ class Gate:
     def __call__(self, value):
         if value == self.value:
             self.reached.set()
-            assert self.open.wait(SOON)
+            assert self.open.wait(TIMEOUT_SECONDS)
         return value
 
 
@@ -100,7 +102,7 @@ class Calls:
 
     def reach(self, number):
         with self.changed:
-            return self.changed.wait_for(lambda: self.number >= number, SOON)
+            return self.changed.wait_for(lambda: self.number >= number, TIMEOUT_SECONDS)
 
 
 @contextmanager
@@ -116,7 +118,7 @@ def in_thread(function, *args):
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     yield outcome
-    thread.join(SOON)
+    thread.join(TIMEOUT_SECONDS)
     assert not thread.is_alive()
 
 
@@ -212,7 +214,7 @@ def test_a_new_epoch_ends_the_older_one():
         assert next(older) == 0
         assert list(batches) == [1, 2, 3, 4, 5]
         for _ in range(2):
-            with pytest.raises(Closed, match='another one was begun'):
+            with pytest.raises(Closed, match='another loop over the same batches has begun'):
                 next(older)
 
 
@@ -222,7 +224,7 @@ def test_an_epoch_that_waits_is_ended_by_a_new_one_and_takes_no_batch():
         older = iter(batches)
         assert [next(older), next(older)] == [0, 1]
         with in_thread(next, older) as outcome:
-            assert gate.reached.wait(SOON)
+            assert gate.reached.wait(TIMEOUT_SECONDS)
             newer = iter(batches)
             gate.open.set()
         assert list(newer) == [2, 3, 4, 5, 6]
@@ -315,7 +317,7 @@ def test_a_pass_that_gives_nothing_is_an_error():
                 break
         with suppress(Exhausted):
             list(batches)
-        with pytest.raises(Exhausted, match='a pass over it gives none'):
+        with pytest.raises(Exhausted, match='a pass over it yields none'):
             list(batches)
 
 
@@ -385,7 +387,7 @@ def test_an_error_is_not_kept_by_its_traceback():
             except Mine as error:
                 alive = weakref.ref(error)
             for thread in threads():
-                thread.join(SOON)
+                thread.join(TIMEOUT_SECONDS)
             assert alive() is None
         finally:
             gc.enable()
@@ -430,7 +432,7 @@ def test_closing_wakes_whoever_waits(impatient):
     batches = pipeline(range(9), apply(gate), prefetch(3))
     epoch = iter(batches)
     with in_thread(next, epoch) as outcome:
-        assert gate.reached.wait(SOON)
+        assert gate.reached.wait(TIMEOUT_SECONDS)
         with pytest.warns(RuntimeWarning):
             batches.close()
     assert isinstance(outcome[0], Closed)
@@ -449,8 +451,8 @@ def test_closing_wakes_a_thread_that_waits_for_room():
 def test_closing_while_a_function_runs_is_bounded_and_warns(impatient):
     gate = Gate(0)
     batches = pipeline(range(9), apply(gate), prefetch(3)).__enter__()
-    assert gate.reached.wait(SOON)
-    with pytest.warns(RuntimeWarning, match='ends when that returns'):
+    assert gate.reached.wait(TIMEOUT_SECONDS)
+    with pytest.warns(RuntimeWarning, match='ends when it returns'):
         batches.close()
     gate.open.set()
 
@@ -459,7 +461,7 @@ def test_after_a_close_that_did_not_wait_the_batches_open_again(impatient):
     gate = Gate(1)
     batches = pipeline(range(9), apply(gate), prefetch(3))
     assert next(iter(batches)) == 0
-    assert gate.reached.wait(SOON)
+    assert gate.reached.wait(TIMEOUT_SECONDS)
     with pytest.warns(RuntimeWarning):
         batches.close()
     gate.open.set()
@@ -500,7 +502,7 @@ def test_forgotten_batches_end_their_thread():
     (thread,) = threads()
     assert calls.reach(4)
     del batches
-    thread.join(SOON)
+    thread.join(TIMEOUT_SECONDS)
     assert not thread.is_alive()
 
 
@@ -518,7 +520,7 @@ def test_batches_in_a_cycle_are_collected_in_whatever_thread():
     del batches
     with in_thread(gc.collect):
         pass
-    thread.join(SOON)
+    thread.join(TIMEOUT_SECONDS)
     assert not thread.is_alive()
 
 
@@ -540,15 +542,15 @@ def test_the_thread_holds_no_batch():
             gc.enable()
 
 
-def test_bells_that_nobody_hears_do_not_pile_up():
-    feed = PrefetchThread(Heavy(), iter(()), WorkerPools(), Meter(), buffer_size=3, stall_after=None, new_stall=None)
-    feed.entries.append(('batch', 1))
+def test_wake_ups_of_a_thread_that_does_not_wait_do_not_pile_up():
+    thread = PrefetchThread(Heavy(), iter(()), WorkerPools(), Meter(), buffer_size=3, stall_after=None, new_stall=None)
+    thread.entries.append(('batch', 1))
     for _ in range(9):
-        feed.report_room()  # as each wait for a slow source does
-    feed._is_awaited = True
+        thread.report_room()  # as each wait for a slow source does
+    thread._is_awaited = True
     for _ in range(9):
-        feed.wait()  # as a signal handler does that comes in the middle of a wait
-    assert (feed._room.qsize(), feed._arrival.qsize()) == (1, 1)
+        thread.wait()  # as a signal handler does that comes in the middle of a wait
+    assert (thread._room.qsize(), thread._arrival.qsize()) == (1, 1)
 
 
 def test_closing_lets_go_of_the_buffer():
@@ -584,7 +586,7 @@ def test_one_of_the_threads_gets_the_error_and_the_others_the_end():
     with pipeline(range(9), apply(gate), apply(Fails(3, error)), prefetch(9)) as batches:
         epoch = iter(batches)
         with in_thread(list, epoch) as a, in_thread(list, epoch) as b, in_thread(list, epoch) as c:
-            assert gate.reached.wait(SOON)
+            assert gate.reached.wait(TIMEOUT_SECONDS)
             gate.open.set()
         outcomes = [a[0], b[0], c[0]]
         assert outcomes.count(error) == 1
@@ -596,7 +598,7 @@ def test_closing_ends_all_threads_that_share_an_epoch(impatient):
     batches = pipeline(range(9), apply(gate), prefetch(9))
     epoch = iter(batches)
     with in_thread(next, epoch) as a, in_thread(next, epoch) as b:
-        assert gate.reached.wait(SOON)
+        assert gate.reached.wait(TIMEOUT_SECONDS)
         with pytest.warns(RuntimeWarning):
             batches.close()
     assert isinstance(a[0], Closed)
@@ -697,7 +699,7 @@ def test_a_state_loaded_while_closed_is_where_the_batches_open():
         assert list(batches) == [5, 6, 7, 8, 9]
 
 
-def test_a_loaded_state_is_told_again_and_outlives_a_close():
+def test_a_loaded_state_is_saved_again_and_outlives_a_close():
     state = {**numbers(5).state_dict(), 'cursor': 7, 'delivered': 7, 'in_epoch': 2}
     batches = numbers(5)
     batches.load_state_dict(state)
@@ -714,7 +716,7 @@ def test_a_state_loaded_while_another_thread_waits_ends_its_epoch(impatient):
         epoch = iter(batches)
         assert next(epoch) == 0
         with in_thread(next, epoch) as outcome:
-            assert gate.reached.wait(SOON)
+            assert gate.reached.wait(TIMEOUT_SECONDS)
             batches.load_state_dict(start)
         assert isinstance(outcome[0], Closed)
         gate.open.set()
@@ -773,13 +775,25 @@ def test_a_wrong_state_is_refused_and_changes_nothing(wrong):
         assert list(batches) == [4, 5]
 
 
-def test_a_state_of_another_pipeline_is_told_by_the_stage_that_differs():
+def test_the_error_for_a_state_of_another_pipeline_names_the_stage_that_differs():
     saved = pipeline(range(9), take(3), prefetch(3)).state_dict()
-    with pytest.raises(StateMismatch, match=r'stage 1 was take\(3\) when the state was saved, and is take\(4\) here'):
+    with pytest.raises(StateMismatch, match=r'stage 2 was take\(3\) when the state was saved, and is take\(4\) here'):
         pipeline(range(9), take(4), prefetch(3)).load_state_dict(saved)
 
 
-def test_a_damaged_state_is_told_by_what_is_wrong_with_it():
+def test_workers_on_error_and_the_buffer_may_change_between_saving_a_state_and_loading_it():
+    source = sample(range(9), seed=0)
+    with pipeline(source, apply(str), prefetch(3)) as batches:
+        epoch = iter(batches)
+        next(epoch)
+        state, rest = through_json(batches.state_dict()), list(epoch)
+    changed = apply(str, workers=thread_workers(2), on_error=skip(OSError))
+    with pipeline(source, changed, prefetch(3, buffer_size=9, profile=True, stall_after=None)) as batches:
+        batches.load_state_dict(state)
+        assert list(batches) == rest
+
+
+def test_the_error_for_a_damaged_state_names_what_is_wrong():
     with pytest.raises(StateMismatch, match='in_epoch is 99'):
         numbers(3).load_state_dict({**numbers(3).state_dict(), 'in_epoch': 99})
 

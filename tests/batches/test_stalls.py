@@ -1,4 +1,4 @@
-"""What is said when a batch is long in coming. A function that is stuck is let through when the warning has come."""
+"""Warnings about a long wait for a batch. A stuck function is released when the warning has been given."""
 
 import os
 import threading
@@ -10,14 +10,14 @@ from queue import SimpleQueue
 import pytest
 
 import pipekit
-from pipekit import Closed, apply, combine_batches, keep, pipeline, prefetch, processes, threads
+from pipekit import Closed, apply, combine_batches, keep, pipeline, prefetch, processes, replace, retry, skip, threads
 
-SOON = 20.0  # seconds; far more than anything here takes
+TIMEOUT_SECONDS = 20.0  # far more than anything here takes
 PACKAGE = os.path.dirname(pipekit.__file__) + os.sep  # how the files of its frames begin
 
 
 class Stuck:
-    """A function that waits, at one value, until it is let through."""
+    """A function that waits at one value until it is released."""
 
     def __init__(self, at):
         self.at = at
@@ -26,13 +26,13 @@ class Stuck:
     def __call__(self, value):
         if value == self.at:
             self.entered.set()
-            assert self.go.wait(SOON)
+            assert self.go.wait(TIMEOUT_SECONDS)
         return value
 
 
 @contextmanager
-def told(act=lambda: None):
-    """The warnings that are given, after each of which something is done."""
+def warned(act=lambda: None):
+    """Collect the warnings, and call ``act`` after each."""
     texts = []
 
     def show(message, category, filename, *_):
@@ -48,9 +48,9 @@ def told(act=lambda: None):
 
 
 def warning_of(stuck, *parts):
-    """What is said of a pipeline that is stuck."""
-    with told(stuck.go.set) as texts, pipeline(*parts, prefetch(buffer_size=9, stall_after=0.2)) as batches:
-        assert stuck.entered.wait(SOON)
+    """The warning about a pipeline that is stuck."""
+    with warned(stuck.go.set) as texts, pipeline(*parts, prefetch(buffer_size=9, stall_after=0.2)) as batches:
+        assert stuck.entered.wait(TIMEOUT_SECONDS)
         list(batches)
     return texts[0]
 
@@ -65,21 +65,21 @@ def test_a_stall_in_the_calling_thread_names_the_stage_and_the_sample():
     assert lines[2] == 'to run it again: pipeline.replay(3)'
     assert lines[3] == 'the stack of the thread pipekit-prefetch:'
     assert lines[4].endswith(', in __call__')
-    assert lines[5] == '    assert self.go.wait(SOON)'
+    assert lines[5] == '    assert self.go.wait(TIMEOUT_SECONDS)'
     assert not any(PACKAGE in line for line in lines)
 
 
 @pytest.mark.parametrize('own', [True, False])
 def test_a_stall_in_threads_names_the_thread(own):
     stuck = Stuck(3)
-    with ThreadPoolExecutor(2, thread_name_prefix='lent') as lent:
-        text = warning_of(stuck, range(9), apply(stuck, workers=threads(2) if own else lent))
-    name = r'pipekit-threads(2)_' if own else 'lent_'
+    with ThreadPoolExecutor(2, thread_name_prefix='borrowed') as borrowed:
+        text = warning_of(stuck, range(9), apply(stuck, workers=threads(2) if own else borrowed))
+    name = r'pipekit-threads(2)_' if own else 'borrowed_'
     assert f', the thread {name}' in text
     assert ', the 2nd of 2 stages, on sample 3 (cursor 4)\nto run it again: pipeline.replay(3)\n' in text
     assert '\nthe prefetch thread waits for a result of <Stuck> from <ThreadPoolExecutor>\n' in text or own
     assert f'\nthe stack of the thread {name}' in text
-    assert '    assert self.go.wait(SOON)\n' in text
+    assert '    assert self.go.wait(TIMEOUT_SECONDS)\n' in text
     assert PACKAGE not in text
 
 
@@ -87,13 +87,13 @@ def test_threads_that_do_the_same_are_shown_once():
     barrier, go = threading.Barrier(9), threading.Event()
 
     def stuck(value):
-        barrier.wait(SOON)
-        assert go.wait(SOON)
+        barrier.wait(TIMEOUT_SECONDS)
+        assert go.wait(TIMEOUT_SECONDS)
         return value
 
     parts = range(8), apply(stuck, workers=threads(8)), prefetch(stall_after=0.2)
-    with told(go.set) as texts, pipeline(*parts) as batches:
-        barrier.wait(SOON)
+    with warned(go.set) as texts, pipeline(*parts) as batches:
+        barrier.wait(TIMEOUT_SECONDS)
         assert list(batches) == list(range(8))
     text = texts[0]
     assert text.count(' is in apply(stuck, workers=threads(8)), the 2nd of 2 stages') == 4
@@ -121,33 +121,33 @@ def test_a_stall_in_processes_names_the_process(tmp_path, makes_batches):
 
     end = [combine_batches(2)] if makes_batches else []
     parts = range(6), apply(stuck, workers=processes(1)), *end, prefetch(2, stall_after=0.5)
-    with told(let_through) as texts, pipeline(*parts) as batches:
+    with warned(let_through) as texts, pipeline(*parts) as batches:
         with open(entered, encoding='ascii') as file:
             pid = file.read()
         list(batches)
         list(batches)
     text = texts[0]
-    assert text.endswith(f'the process {pid} is at stuck of 3 (cursor 4)')
+    assert text.endswith(f'the process {pid} is busy with stuck of 3 (cursor 4)')
 
 
 def test_a_stall_in_the_source_shows_where():
     stuck = Stuck(3)
     text = warning_of(stuck, lambda: map(stuck, range(9)), combine_batches(9))
-    assert 'the prefetch thread is in the source, or in a stage that is no function of single samples\n' in text
-    assert ', in __call__\n    assert self.go.wait(SOON)\n' in text
+    assert 'the prefetch thread is in the source, or in a stage that calls no function on single samples\n' in text
+    assert ', in __call__\n    assert self.go.wait(TIMEOUT_SECONDS)\n' in text
 
 
-def test_a_stall_in_a_foreign_stage_shows_where():
+def test_a_stall_in_a_generator_function_shows_where():
     stuck = Stuck(3)
 
-    def foreign(values):
+    def generator(values):
         yield from map(stuck, values)
 
-    text = warning_of(stuck, range(9), apply(abs), foreign, combine_batches(9))
-    assert ', in foreign\n' in text
+    text = warning_of(stuck, range(9), apply(abs), generator, combine_batches(9))
+    assert ', in generator\n' in text
 
 
-def test_a_stall_without_a_frame_but_ours_shows_ours():
+def test_a_stall_without_user_frames_shows_those_of_pipekit():
     stuck, queue = Stuck(None), SimpleQueue()
     stuck.entered.set()
     stuck.go.set = lambda: [queue.put(number) for number in range(99)]
@@ -167,6 +167,19 @@ def test_a_stall_in_a_predicate_names_the_sample():
     assert 'keep(<Stuck>), the 2nd of 2 stages, on sample 3 (cursor 3)\nto run it again: pipeline.replay(2)\n' in text
 
 
+@pytest.mark.parametrize('on_error', [skip(), replace(abs), retry(1)])
+def test_a_stall_in_a_stage_with_on_error_names_the_sample(on_error):
+    stuck = Stuck(3)
+    text = warning_of(stuck, range(9), apply(stuck, on_error=on_error), combine_batches(2))
+    assert ', the 2nd of 3 stages, on sample 3 (cursor 4)\n' in text
+
+
+def test_a_stall_in_a_function_that_decides_the_batch_size_names_the_sample():
+    stuck = Stuck(3)
+    text = warning_of(stuck, range(9), combine_batches(lambda chunk, sample: len(chunk) < stuck(sample), list))
+    assert 'combine_batches(<lambda>, list), the 2nd of 2 stages, on sample 3 (cursor 4)\n' in text
+
+
 def test_the_frames_of_pipekit_are_shown_on_request(monkeypatch):
     monkeypatch.setenv('PIPEKIT_FULL_TRACEBACKS', '1')
     stuck = Stuck(3)
@@ -176,42 +189,45 @@ def test_the_frames_of_pipekit_are_shown_on_request(monkeypatch):
 def test_another_pipeline_is_not_blamed():
     stuck, other = Stuck(3), Stuck(3)
     with pipeline(range(9), apply(other, workers=threads(1)), prefetch(buffer_size=9)):
-        assert other.entered.wait(SOON)
+        assert other.entered.wait(TIMEOUT_SECONDS)
         text = warning_of(stuck, range(9), apply(stuck))
         other.go.set()
     assert text.count('Stuck') == text.count('the stack of') == 1
 
 
-def test_nothing_is_said_before_the_time():
+def test_a_shorter_wait_does_not_warn():
     stuck = Stuck(3)
-    with told() as texts, pipeline(range(9), apply(stuck), prefetch(3, buffer_size=9, stall_after=SOON)) as batches:
+    with (
+        warned() as texts,
+        pipeline(range(9), apply(stuck), prefetch(3, buffer_size=9, stall_after=TIMEOUT_SECONDS)) as batches,
+    ):
         threading.Timer(0.3, stuck.go.set).start()
-        assert stuck.entered.wait(SOON)
+        assert stuck.entered.wait(TIMEOUT_SECONDS)
         assert [*batches, *batches] == [0, 1, 2, 3, 4, 5]
     assert texts == []
 
 
 def test_none_never_warns():
     stuck = Stuck(3)
-    with told() as texts, pipeline(range(9), apply(stuck), prefetch(stall_after=None)) as batches:
+    with warned() as texts, pipeline(range(9), apply(stuck), prefetch(stall_after=None)) as batches:
         threading.Timer(0.3, stuck.go.set).start()
         assert list(batches) == list(range(9))
     assert texts == []
 
 
-def test_each_stall_is_told_once():
+def test_each_stall_warns_once():
     go = threading.Semaphore(0)
 
     def stuck(value):
         if value in (1, 2):
-            assert go.acquire(timeout=SOON)
+            assert go.acquire(timeout=TIMEOUT_SECONDS)
         return value
 
     def let_through_later():
-        threading.Timer(0.3, go.release).start()  # many times what it waits for
+        threading.Timer(0.3, go.release).start()  # many times `stall_after`
 
     parts = range(4), apply(stuck), prefetch(stall_after=0.03)
-    with told(let_through_later) as texts, pipeline(*parts) as batches:
+    with warned(let_through_later) as texts, pipeline(*parts) as batches:
         assert list(batches) == [0, 1, 2, 3]
     assert [sum(f' on sample {number} (' in text for text in texts) for number in (1, 2)] == [1, 1]
 
@@ -224,10 +240,10 @@ def test_the_batches_can_be_closed_in_a_stall():
             threading.Timer(0.1, stuck.go.set).start()
             batches.close()
 
-        with told(lambda: threading.Thread(target=close).start()) as texts, pytest.raises(Closed):
+        with warned(lambda: threading.Thread(target=close).start()) as texts, pytest.raises(Closed):
             list(batches)
     assert len(texts) == 1
-    assert stuck.go.wait(SOON)
+    assert stuck.go.wait(TIMEOUT_SECONDS)
     with batches:
         assert next(iter(batches)) == 3
 
@@ -240,7 +256,7 @@ def test_the_warning_may_close_the_batches():
         stuck.go.set()
         batches.close()
 
-    with told(close), pytest.raises(Closed):
+    with warned(close), pytest.raises(Closed):
         list(batches)
 
 
@@ -251,7 +267,7 @@ def test_a_warning_that_is_an_error_reaches_the_consumer_and_loses_no_batch():
         with pytest.raises(RuntimeWarning, match=r'on sample 3 \(cursor 4\)'):  # as pytest is told to
             got.extend(batches)
         stuck.go.set()
-        with told():
+        with warned():
             assert list(batches) == [3, 4, 5, 6, 7, 8]
 
 

@@ -1,4 +1,4 @@
-"""How each figure is taken: of a contender at its task, of a function, of a module."""
+"""Measures contenders at their tasks, functions and imports."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ import psutil
 from peers import Contender
 from tasks import Task
 
-SECONDS = 0.25  # of taking batches, in each round
-PATIENCE, SHORT_PATIENCE = 3.0, 0.5  # seconds that threads and processes are given to end
-STARTS = 3  # of which the fastest counts: whatever else runs on the machine only ever slows them
+SECONDS = 0.25  # of taking batches in each round
+CLOSE_TIMEOUT_SECONDS, SHORT_CLOSE_TIMEOUT_SECONDS = 3.0, 0.5  # for threads and processes to end
+STARTS = 3  # the fastest counts, because other programs on the machine can only slow them down
 SAMPLES = 50_000
 
 Unit = Callable[[float], float]
 
 
 def throughput(contender: Contender, task: Task, unit: Unit, seconds: float = SECONDS) -> float:
-    """Batches a second, in a unit, the first ones being checked and left out."""
+    """Batches per second, converted to a unit. The first batches are checked and not counted."""
     before = _running()
     batches, close = contender.open(task)
     task.check(batches)
-    _taken_in(batches, seconds / 5)  # what was made ahead while the others were checked is not to be counted
+    _taken_in(batches, seconds / 5)  # do not count batches made ahead during the check
     figure = unit(_taken_in(batches, seconds))
     close()
     del batches, close
-    _gone_at(before, SHORT_PATIENCE)
+    _gone_at(before, SHORT_CLOSE_TIMEOUT_SECONDS)
     return figure
 
 
@@ -48,19 +48,19 @@ def first_batch(contender: Contender, task: Task) -> float:
     task.checked(batch)
     close()
     del batches, batch, close
-    _gone_at(before, PATIENCE)
+    _gone_at(before, CLOSE_TIMEOUT_SECONDS)
     return milliseconds
 
 
 def closing(contender: Contender, task: Task) -> float:
-    """Milliseconds until the threads and processes that were started are gone."""
+    """Milliseconds until the threads and processes that were started have ended."""
     before = _running()
     batches, close = contender.open(task)
     task.check(batches)
     start = perf_counter()
     close()
     del batches, close
-    return (_gone_at(before, PATIENCE) - start) * 1e3
+    return (_gone_at(before, CLOSE_TIMEOUT_SECONDS) - start) * 1e3
 
 
 def growth(contender: Contender, task: Task, batches_first: int, batches_then: int) -> float:

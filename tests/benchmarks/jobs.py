@@ -68,10 +68,10 @@ def tutorial() -> list[Job]:
             ],
             more_is_better=True,
             notes=[
-                'Draw an index, load an image (1, 28, 28) and a label from memory, stack. Every batch of the first '
-                f'{CHECKED} is checked. The loop draws with `rng.integers(n)` for each sample; `sample` and '
-                "torch's sampler draw many at once, as the second loop does. grain draws shuffled passes. "
-                'With `arrays` the images of a batch are gathered at once.',
+                'Draw an index, load an image (1, 28, 28) and a label from memory, and stack them. The first '
+                f'{CHECKED} batches are checked. The loop calls `rng.integers(n)` for each sample; `sample` and '
+                "torch's sampler draw many indices at once, like the second loop. grain shuffles whole passes. "
+                'With `arrays`, the images of a batch are gathered at once.',
                 *skipped,
             ],
         )
@@ -101,14 +101,17 @@ def overhead() -> list[Job]:
             },
             baseline='hand-written loop, rng.integers',
             targets=[Target('pipekit, apply × 3', 450, of=FIGURE)],
-            notes=['The functions return what they are given; their three calls are part of every figure.'],
+            notes=['The functions return their argument. Every figure includes three calls of them.'],
         ),
         Job(
             f'three trivial stages, in lists of {task.batch_size}',
             'ns per sample',
             _throughputs(peers, task, lambda rate: 1e9 / (rate * task.batch_size)),
             baseline=STAGES.name,
-            notes=['The same gathered in lists, without a thread and with one that makes them ahead.', *skipped],
+            notes=[
+                'The same samples combined into lists, without a thread and with a thread that makes them ahead.',
+                *skipped,
+            ],
         ),
         Job(
             f'handing over batches that cost nothing, {MANY_AHEAD} ahead',
@@ -116,7 +119,7 @@ def overhead() -> list[Job]:
             _throughputs(handing_over, Numbers(), lambda rate: 1e6 / rate),
             baseline=QUEUE.name,
             targets=[Target(PIPEKIT_HAND_OVER.name, 0.5)],
-            notes=['From a thread that counts to a loop that does nothing.', *also_skipped],
+            notes=['A thread that counts hands the numbers to a loop that does nothing.', *also_skipped],
             digits=2,
         ),
     ]
@@ -134,7 +137,7 @@ def latency() -> list[Job]:
             more_is_better=True,
             notes=[
                 f'Every sample waits {LATENCY * 1e3:g} ms, as for a disk or a network; batches of {task.batch_size}. '
-                f'DataLoader has no threads and waits in {THREADS} processes.',
+                f'DataLoader has no threads, so it uses {THREADS} processes.',
                 *skipped,
             ],
             digits=3,
@@ -146,7 +149,7 @@ def python() -> list[Job]:
     task = Made(batch_size=32, work=_python(WORK))
     little = Made(batch_size=32, work=_python(LITTLE_WORK))
     peers, skipped = contenders('processes')
-    note = f'Pure Python that holds the interpreter, in batches of {task.batch_size} of little arrays.'
+    note = f'Pure Python that holds the GIL, in batches of {task.batch_size} small arrays.'
     return [
         Job(
             f'{WORK * 1e3:g} ms of Python, {PROCESSES} processes',
@@ -155,7 +158,7 @@ def python() -> list[Job]:
             baseline=BARE,
             targets=[Target(PIPEKIT_PROCESSES.name, 0.95)],
             more_is_better=True,
-            notes=[f'{note} The bare processes do the same work, each for itself.', *skipped],
+            notes=[f'{note} The bare processes do the same work without sending results.', *skipped],
         ),
         Job(
             f'{LITTLE_WORK * 1e6:g} µs of Python, {PROCESSES} processes',
@@ -167,7 +170,7 @@ def python() -> list[Job]:
             baseline=PIPEKIT.name,
             targets=[Target(contender.name, 1.0) for contender in (PIPEKIT_PROCESSES, PIPEKIT_ONE_BY_ONE)],
             more_is_better=True,
-            notes=[f'{note} The first two run it where they are.', *skipped],
+            notes=[f'{note} The first two run it without worker processes.', *skipped],
         ),
     ]
 
@@ -192,9 +195,9 @@ def volumes() -> list[Job]:
             more_is_better=True,
             notes=[
                 f'Samples of `numpy.full`, in batches of {task.batch_size}. The bare processes make and stack the same '
-                'batches into memory used before, and the samples, too; those with fresh memory for samples leave it '
-                'to malloc, as libraries do. A process that is forked inherits how malloc is set by then. DataLoader '
-                'and torchdata.nodes make tensors, which travel through shared memory.',
+                'batches, and reuse memory for samples and batches; those with fresh memory for samples leave it to '
+                'malloc, as libraries do. A forked process inherits the settings of malloc. DataLoader and '
+                'torchdata.nodes make tensors, which are sent through shared memory.',
                 *skipped,
             ],
             digits=2,
@@ -227,7 +230,7 @@ def stacking() -> list[Job]:
             baseline='memcpy',
             targets=[Target(PIPEKIT.name, 0.75)],
             more_is_better=True,
-            notes=['From memory to memory; the last batch is kept until the next one is there.'],
+            notes=['Copies from memory to memory. Each batch is kept until the next one is made.'],
             digits=2,
         )
     ]
@@ -246,7 +249,7 @@ def gather() -> list[Job]:
                 'memcpy': partial(
                     clocks.calls, partial(np.copyto, elsewhere, task.images), lambda rate: rate * elsewhere.nbytes / 1e9
                 ),
-                'memcpy of neighbouring images, to one place': lambda: unit(limits.copied(task, SECONDS)),
+                'memcpy of neighbouring images, into the cache': lambda: unit(limits.copied(task, SECONDS)),
                 **_throughputs(peers, task, unit),
             },
             baseline='memcpy',
@@ -254,8 +257,8 @@ def gather() -> list[Job]:
             more_is_better=True,
             notes=[
                 'Images drawn from an array (50000, 3, 32, 32) of uint8, and their labels. memcpy copies the whole '
-                'array, from memory to memory. Batches of images that lie one after another, copied to a place that '
-                'stays in the cache, are what nobody who draws at random can reach.',
+                'array, from memory to memory. The second row copies batches of neighbouring images to memory that '
+                'stays in the cache: an upper bound that random batches cannot reach.',
                 *skipped,
             ],
             digits=2,
@@ -276,8 +279,8 @@ def importing() -> list[Job]:
             baseline='numpy',
             targets=[Target('pipekit', 1.4)],
             notes=[
-                'Each in fresh processes, whose own start is not counted, with the bytecode on disk; the fastest of '
-                f'{clocks.STARTS} in each round.',
+                'Each import runs in a new process, whose start is not counted, with the bytecode on disk; the fastest '
+                f'of {clocks.STARTS} in each round.',
                 *(f'{module}: skipped, not installed' for module in modules if module not in present),
             ],
             digits=1,
@@ -286,7 +289,7 @@ def importing() -> list[Job]:
 
 
 def start() -> list[Job]:
-    note = 'From writing the pipeline down to the first batch of 30 in hand, not for the first time in a session.'
+    note = 'From making the pipeline to receiving its first batch of 30, not for the first time in a process.'
     loky = "loky's own start"
     of_processes = _times('the first batch, with 2 processes', clocks.first_batch, Made(30), 'processes', note)
     return [
@@ -306,7 +309,7 @@ def start() -> list[Job]:
             notes=[
                 *of_processes.notes,
                 f'{loky} is the time until each of its processes has run a function of numpy. DataLoader, '
-                'torchdata.nodes, SPDL and streamable start theirs as this version of Python does, which is by '
+                'torchdata.nodes, SPDL and streamable start processes with the default method of this Python, '
                 f'{multiprocessing.get_start_method()}.',
             ],
         ),
@@ -315,8 +318,8 @@ def start() -> list[Job]:
 
 def close() -> list[Job]:
     note = (
-        'Until the threads and processes that were started are gone, with a garbage collection if closing alone does '
-        f'not end them. After {clocks.PATIENCE * 1000:,.0f} ms some are still there.'
+        'Until the threads and processes that were started have ended, with a garbage collection if closing alone does '
+        f'not end them. A time of {clocks.CLOSE_TIMEOUT_SECONDS * 1000:,.0f} ms means that some had not ended by then.'
     )
     return [
         _times('closing, with a thread', clocks.closing, InMemory(30), 'ahead', note),
@@ -341,7 +344,7 @@ def resume() -> list[Job]:
             },
             baseline='sample, at draw 0',
             targets=[Target('sample, at draw 10^12', 1.25)],
-            notes=['From `resume(cursor)` to the first batch of 30; the mean of 100.'],
+            notes=['From `resume(cursor)` to the first batch of 30; the mean of 100 repetitions.'],
         )
     ]
 
@@ -355,9 +358,8 @@ def memory() -> list[Job]:
             {entrant.name: partial(clocks.growth, entrant, InMemory(30), 1000, MEMORY_BATCHES) for entrant in entrants},
             targets=[Target(entrant.name, 1024, of=FIGURE) for entrant in (PIPEKIT, PIPEKIT_PREFETCH)],
             notes=[
-                'What all processes hold after them, less what they held after the first 1,000. Each of the processes '
-                'that a pipeline starts keeps some memory for the next batches, which it shares with this one: it '
-                'counts for both.'
+                'The memory of all processes at the end, minus that after the first 1,000 batches. Worker processes '
+                'share memory for later batches with the main process, and it counts in both.'
             ],
         )
     ]
@@ -403,7 +405,7 @@ def _gigabytes(task: Task) -> Unit:
 
 
 def _python(seconds: float) -> Callable[[], object]:
-    """So much pure Python as takes some seconds here and now: later, and on a busy machine, it takes longer."""
+    """Pure Python that takes so many seconds at present; it takes longer when the machine is busy."""
     loops = 1000
     fastest = min(_seconds(partial(spin, loops)) for _ in range(500))
     return partial(spin, round(loops * seconds / fastest))

@@ -1,4 +1,4 @@
-"""What no library can beat: the same work with nothing around it."""
+"""Upper bounds that no library can beat: the same work without a library."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from tasks import Task
 
-BEFORE_START = 0.05  # seconds until both processes have been told
+SECONDS_BEFORE_START = 0.05  # until both processes have received their task
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def in_bare_processes(task: Task, processes: int, seconds: float, keeps_memory: bool) -> float:
-    """Batches a second, made and stacked into memory used before, none of them handed over.
+    """Batches per second, made and stacked into reused memory, and not sent anywhere.
 
     The samples' own memory is fresh each time, unless the processes keep what is freed: by itself, glibc returns large
     pieces to the system, and gets them back page by page.
@@ -27,7 +27,7 @@ def in_bare_processes(task: Task, processes: int, seconds: float, keeps_memory: 
     initializer = _keep_freed_memory if keeps_memory else None
     with ProcessPoolExecutor(processes, get_context('spawn'), initializer) as executor:
         list(executor.map(_warmed_up, [task] * processes))
-        start = time.time() + BEFORE_START
+        start = time.time() + SECONDS_BEFORE_START
         each = [executor.submit(_batches_per_second, task, start, seconds) for _ in range(processes)]
         return sum(future.result() for future in each)
 
@@ -41,7 +41,7 @@ def _keep_freed_memory() -> None:
 
 def _warmed_up(task: Task) -> None:
     task.load(0)
-    time.sleep(BEFORE_START)  # so that no process does it for another one
+    time.sleep(SECONDS_BEFORE_START)  # so that no process takes the call of another one
 
 
 def _batches_per_second(task: Task, start: float, seconds: float) -> float:
@@ -59,7 +59,7 @@ def _batches_per_second(task: Task, start: float, seconds: float) -> float:
 
 
 def copied(task: Any, seconds: float) -> float:
-    """Batches a second, each one piece of the images in memory, copied into memory used before."""
+    """Batches per second, each a contiguous part of the images, copied into reused memory."""
     n = task.batch_size
     batch = task.images[:n].copy()
     starts = np.random.default_rng(0).integers(task.n - n, size=997).tolist()

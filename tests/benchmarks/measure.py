@@ -1,4 +1,4 @@
-"""Measuring: a job is a table of contenders, each a function that measures itself once; rounds take them in turn."""
+"""Runs jobs. A job is a table of contenders, functions that measure once; each round calls all of them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from dataclasses import dataclass, field
 Measure = Callable[[], float]
 
 FIGURE, BASELINE = 'its own figure', 'the baseline'
-PATIENCE = 60  # seconds after which a contender is taken to hang
+TIMEOUT_SECONDS = 60  # after which a contender counts as failed
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a contender should reach.
+    """A limit that a contender should reach.
 
     Parameters
     ----------
     name
         The contender.
     limit
-        The least, where more is better, or the most.
+        The smallest figure if more is better, otherwise the largest.
     of
-        What that limits: ``FIGURE``, or the ratio to ``BASELINE`` or to another contender in the same round.
+        What is limited: ``FIGURE``, or the ratio to ``BASELINE`` or to another contender in the same round.
     """
 
     name: str
@@ -43,21 +43,21 @@ class Job:
     title
         What is measured.
     unit
-        What a figure counts, as the table's head says it.
+        The unit of the figures, for the table's head.
     contenders
         For each name, a function that does the work once and returns its figure.
     baseline
         The contender that ratios refer to.
     targets
-        What contenders should reach; those of contenders that there are not do not count.
+        The targets; those of missing contenders do not count.
     more_is_better
-        Whether a larger figure is the better one.
+        Whether larger figures are better.
     notes
-        What a reader of the table should know; what was left out, and why.
+        Explanations for the reader of the table, and what was left out and why.
     digits
         The decimals of a figure.
     warm_up
-        Whether to leave a first round out, in which everything is done for the first time.
+        Whether to leave out a first round, in which everything runs for the first time.
     """
 
     title: str
@@ -90,7 +90,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What there is of a target's limit, and whether that is enough."""
+    """The figure or ratio that was reached, and whether it meets the target."""
 
     target: Target
     reached: Summary
@@ -99,7 +99,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Row:
-    """What one contender reached."""
+    """The figures of one contender."""
 
     name: str
     figure: Summary
@@ -109,7 +109,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """What a job's contenders reached, and how those failed that did."""
+    """The figures of a job's contenders, and the errors of those that failed."""
 
     job: Job
     rows: Sequence[Row]
@@ -158,10 +158,10 @@ def _row(job: Job, name: str, figures: Mapping[str, Sequence[float]]) -> Row:
 @contextmanager
 def _time_limit() -> Iterator[None]:
     def give_up(*_: object) -> None:
-        raise TimeoutError(f'no figure within {PATIENCE} s')
+        raise TimeoutError(f'no figure within {TIMEOUT_SECONDS} s')
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(PATIENCE)
+    signal.alarm(TIMEOUT_SECONDS)
     try:
         yield
     finally:

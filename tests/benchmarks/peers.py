@@ -25,15 +25,15 @@ import pipekit
 
 Opened = tuple[Iterator[Any], Callable[[], object]]
 
-# What a contender shows: the work done inline, one batch after another; batches made ahead in a thread or a process; in
-# 16 threads; in 2 processes; samples in memory, one by one or a batch at a time; nothing but stages and their lists;
-# nothing but the hand-over from a thread.
+# What a contender measures: work in the calling thread; batches made ahead in a thread or a process; 16 threads; 2
+# processes; samples in memory, one by one or by the batch; only trivial stages and lists; only the hand-over from a
+# thread.
 Kind = Literal['inline', 'ahead', 'threads', 'processes', 'memory', 'stages', 'hand-over']
 
-AHEAD = 3  # batches that may be made ahead, where a library lets one say
-MANY_AHEAD = 16  # where handing them over is all there is to do
+AHEAD = 3  # batches made ahead, if a library has such an option
+MANY_AHEAD = 16  # where only the hand-over is measured
 THREADS, PROCESSES = 16, 2
-LARGE = 1 << 20  # bytes of a batch that tensors carry faster from a process than arrays
+LARGE = 1 << 20  # bytes; larger batches are sent faster from a process as tensors than as arrays
 ENDLESS = 10**9
 
 
@@ -41,8 +41,8 @@ ENDLESS = 10**9
 class Contender:
     """A way to do a task.
 
-    ``open(task)`` gives an iterator of batches and a function that closes what it opened; what has no such function is
-    closed by letting go of the iterator. ``module`` is what it imports, ``package`` what brings that.
+    ``open(task)`` returns an iterator of batches and a function that closes it, if there is one; otherwise deleting the
+    iterator closes it. ``module`` is the module to import, from ``package``.
     """
 
     name: str
@@ -57,7 +57,7 @@ def _nothing() -> None:
 
 
 def made(task: Task, ids: Sequence[int]) -> tuple[Any, Any]:
-    """A batch of what is loaded for the ids."""
+    """Load the ids, and combine the samples into a batch."""
     return stacked([task.load(id) for id in ids])
 
 
@@ -118,7 +118,7 @@ def _queue(task: Task) -> Opened:
 
     def close() -> None:
         ends.set()
-        while not numbers.empty():  # the thread may wait for room
+        while not numbers.empty():  # the thread may wait because the queue is full
             numbers.get()
 
     Thread(target=fill, daemon=True).start()
@@ -307,7 +307,7 @@ def _grain_one_thread(task: Task) -> Opened:
 def _grain_processes(task: Task) -> Opened:
     import grain
 
-    # Its own way to make a batch, which stacks into shared memory.
+    # grain's own batching, which stacks into shared memory.
     batches = _grain_samples(task).batch(task.batch_size).to_iter_dataset(_one_thread())
     options = grain.MultiprocessingOptions(num_workers=PROCESSES, per_worker_buffer_size=AHEAD)
     iterator = iter(batches.mp_prefetch(options))
@@ -560,7 +560,7 @@ PEERS = [
 
 
 def contenders(*kinds: Kind) -> tuple[list[Contender], list[str]]:
-    """Those of some kinds that can be imported here, and a line for each package that cannot."""
+    """The contenders of some kinds that can be imported, and a line for each package that cannot."""
     logging.disable(logging.ERROR)  # grain logs that there is no jax, deep_pipe that it was closed
     found, missing = [], {}
     for contender in [*OWN, *PEERS]:
@@ -568,7 +568,7 @@ def contenders(*kinds: Kind) -> tuple[list[Contender], list[str]]:
             continue
         try:
             importlib.import_module(contender.module or 'pipekit')
-        except Exception as error:  # whatever an installation that does not fit makes of it
+        except Exception as error:  # an incompatible installation may raise anything
             missing[contender.package] = f'{contender.package} is skipped: {error}'
         else:
             found.append(contender)
@@ -576,7 +576,7 @@ def contenders(*kinds: Kind) -> tuple[list[Contender], list[str]]:
 
 
 def collates() -> dict[str, Callable[[list[Any]], Any]]:
-    """How the libraries that are installed stack a list of arrays."""
+    """The functions with which the installed libraries stack a list of arrays."""
     ways: dict[str, Callable[[list[Any]], Any]] = {}
     with suppress(ImportError):
         from torch.utils.data import default_collate

@@ -33,7 +33,7 @@ def draw(result: Result, folder: Path) -> None:
     least, most = min(row.figure.lowest for row in rows), max(row.figure.highest for row in rows)
     if least > 0:
         axes.set_xscale('log')
-        axes.set_xlim(least / 2, most * (most / least) ** 0.2 * 1.5)  # room for the numbers
+        axes.set_xlim(least / 2, most * (most / least) ** 0.2 * 1.5)  # space for the numbers
         axes.xaxis.set_major_locator(LogLocator(subs=(1,) if most > 100 * least else (1, 2, 5)))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x:,.10g}'))

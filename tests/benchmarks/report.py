@@ -1,4 +1,4 @@
-"""What was measured, as text for the terminal and as a page of the documentation."""
+"""Shows the results, as text in the terminal and as a page of the documentation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = [
     *('torch', 'torchdata', 'grain', 'spdl', 'streamable', 'deep_pipe'),
 ]
 OURS = 'pipekit'
-TIE = 1.25  # the machine moves by this much, so a smaller lead is none
+TIE = 1.25  # timings on a shared machine vary by this much, so a smaller ratio is a tie
 WIDTH = 120
 
 INTRODUCTION = """\
@@ -27,10 +27,10 @@ INTRODUCTION = """\
 
 Written by `tests/benchmarks/speed.py`, which `tox -e bench` runs; `tox -e bench -- tutorial` runs one job alone.
 
-Every job takes all its contenders in turn, {rounds} rounds of them, and looks at the values of their first batches. A \
-figure is the median of the rounds, with the lowest and the highest in parentheses, which are the ends of the dark \
-lines in the pictures. Ratios are taken between figures of the same round. The machine is shared and its speed moves: \
-take differences below 25% as ties, and compare within a table only.
+Every job measures its contenders in turn, in {rounds} rounds, and checks the values of their first batches. A figure \
+is the median of the rounds. The lowest and the highest are in parentheses, and are the ends of the dark lines in the \
+pictures. Ratios are computed within each round. The machine is shared and its speed varies, so treat differences \
+below 25% as ties, and compare figures within one table only.
 """
 
 
@@ -49,13 +49,13 @@ def text_of(result: Result) -> str:
 
 
 def page_of(results: Sequence[Result], rounds: int, load: float, folder: str) -> str:
-    """The page of the documentation: the load is that before the first job, the folder that of the pictures."""
+    """The page of the documentation, with the load before the first job; ``folder`` has the pictures."""
     parts = [INTRODUCTION.format(rounds=rounds), *_setting(load), *_verdict(results), *_tables(results, folder)]
     return '\n'.join(parts)
 
 
 def verdict_of(results: Iterable[Result]) -> list[str]:
-    """A line for each target that is missed and each contender that failed, or one that says that there is none."""
+    """A line for each missed target and each contender that failed, or one line that says that every target is met."""
     missed = [
         f'missed: {result.job.title}, {row.name}: {verdict.reached.median:,.2f}, target {_bound(verdict, result.job)}'
         for result in results
@@ -73,7 +73,7 @@ def _setting(load: float) -> list[str]:
         '| --- | --- |',
         f'| date | {datetime.now(UTC):%Y-%m-%d} |',
         f'| machine | {os.cpu_count()} cores, {_processor()}, {platform.system()} {platform.machine()} |',
-        f'| load by others, when it began | {load:.1f} |',
+        f'| load before the first job | {load:.1f} |',
         f'| Python | {platform.python_implementation()} {platform.python_version()} |',
         f'| pipekit | {_version("pipekit-batches")}, revision {_revision()} |',
         *(f'| {package} | {_version(package)} |' for package in PACKAGES),
@@ -88,11 +88,11 @@ def _verdict(results: Sequence[Result]) -> list[str]:
         '',
         *(f'- {line}' for line in verdict_of(results)),
         '',
-        '## Where another is ahead',
+        '## Where others are faster',
         '',
-        'Of the fastest pipekit in a table, the baseline aside:',
+        'Compared with the fastest variant of pipekit in each table, not counting the baseline:',
         '',
-        *(f'- {line}' for line in ahead or ['nobody']),
+        *(f'- {line}' for line in ahead or ['none']),
         '',
     ]
 
@@ -145,7 +145,7 @@ def _cells(row: Row, result: Result) -> list[str]:
 
 
 def _judgements(row: Row, result: Result) -> Iterator[str]:
-    # What is to be a multiple of another contender is said beside that.
+    # A target relative to another contender is shown in the row of that contender.
     for other in result.rows:
         for verdict in other.verdicts:
             target, outcome = verdict.target, 'met' if verdict.is_met else 'missed'

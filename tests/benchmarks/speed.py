@@ -1,6 +1,6 @@
-"""Measure pipekit beside a hand-written loop and its peers, print the tables, and write ``docs/benchmarks.md``.
+"""Compare pipekit with hand-written loops and other libraries, print the tables, and write ``docs/benchmarks.md``.
 
-A run of all jobs writes the page; a run of some only prints. Peers that are not installed are skipped.
+A run of all jobs writes the page; a run of some jobs only prints. Libraries that are not installed are skipped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
     for name in options.jobs or JOBS:
         jobs = JOBS[name]()
         gc.collect()
-        gc.freeze()  # what the peers brought along is not to be gone through again while others are measured
+        gc.freeze()  # so that collections do not traverse the imported libraries while others are measured
         for job in jobs:
             results.append(run(job, options.rounds))
             print(text_of(results[-1]), flush=True)
@@ -46,8 +46,10 @@ def main() -> None:
     print(f'{perf_counter() - start:.0f} s')
     if not options.jobs and not options.no_write:
         if options.rounds < FEWEST_ROUNDS:
-            parser.exit(0, f'{PAGE.name} is not written from less than {FEWEST_ROUNDS} rounds\n')
-        page = page_of(results, options.rounds, load, PICTURES.name)  # before pictures: it names the revision as it is
+            parser.exit(0, f'{PAGE.name} is only written from {FEWEST_ROUNDS} rounds or more\n')
+        page = page_of(
+            results, options.rounds, load, PICTURES.name
+        )  # before drawing, which would make the revision dirty
         for picture in PICTURES.glob('benchmark-*.png'):
             picture.unlink()
         for result in results:

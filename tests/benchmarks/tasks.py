@@ -1,4 +1,4 @@
-"""What contenders are given to do: make samples of random ids, and batches of them."""
+"""The tasks of the contenders: make samples of random ids, and combine them into batches."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class InMemory(Task):
 
 
 class ByTheBatch(Task):
-    """A task as a data set that loads a whole batch at once, where it is asked to."""
+    """A task as a data set that can load a whole batch at once."""
 
     def __init__(self, task: InMemory):
         self.n, self.batch_size, self.__getitems__ = task.n, task.batch_size, task.load_batch
@@ -93,7 +93,7 @@ class ByTheBatch(Task):
 
 @dataclass(frozen=True)
 class Made(Task):
-    """Images that take some work to make, and show nothing but their ids."""
+    """Images that take some work to make, filled with their ids."""
 
     batch_size: int
     shape: tuple[int, ...] = (28, 28)
@@ -109,7 +109,7 @@ class Made(Task):
 
 
 class Ids(Task):
-    """Nothing but ids, in lists."""
+    """Ids alone, in lists."""
 
     def __init__(self, batch_size: int):
         self.batch_size = batch_size
@@ -120,7 +120,7 @@ class Ids(Task):
 
 
 class Numbers(Task):
-    """Batches that cost nothing: the numbers from 0 on."""
+    """Batches that cost nothing: the numbers from 0."""
 
     batch_size = 1
 
@@ -129,7 +129,7 @@ class Numbers(Task):
 
 
 def spin(loops: int) -> int:
-    """Pure Python, that many times around."""
+    """Run a loop of pure Python."""
     total = 0
     for number in range(loops):
         total += number & 7
@@ -137,11 +137,11 @@ def spin(loops: int) -> int:
 
 
 def stacked(samples: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
-    """A batch of samples, as one writes it by hand."""
+    """Stack samples into a batch, as hand-written code does."""
     images, labels = zip(*samples, strict=True)
     return np.stack(images), np.array(labels)
 
 
 def same(value: Any) -> Any:
-    """A stage as trivial as can be."""
+    """Return the argument: the most trivial stage."""
     return value

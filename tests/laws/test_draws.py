@@ -1,4 +1,4 @@
-"""No two stages, passes or branches ever draw the same numbers, however they are nested and whatever their seeds."""
+"""No two stages, passes or branches draw the same numbers, however they are nested and whatever their seeds."""
 
 from collections import Counter
 from itertools import islice

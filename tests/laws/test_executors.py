@@ -1,4 +1,4 @@
-"""Law 3, in other processes: ours, and the executors of the standard library, of loky and of dask change nothing."""
+"""Law 3, in other processes: pipekit's own, and executors of the standard library, loky and dask."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The laws of design, held against every public stage, alone and in random compositions."""
+"""Every public stage obeys the laws, alone and in random compositions."""
 
 from dataclasses import dataclass
 from functools import partial

@@ -112,7 +112,7 @@ def verdict_on_threads(n, *, making, call, computing, delay):
         begin = number * making
         meter.batches.append((begin, begin + making, making, 0.0, True))
         meter.waits.append((begin, begin + 0.8 * making, number == 0))
-        meter.note_calls([('2', 'lane', begin, begin + call, computing)])
+        meter.add_calls([('2', 'lane', begin, begin + call, computing)])
     meter.n_batches = meter.n_sampled = 50
     meter.waited_for[workers] = 50 * making
     meter.delays[workers].extend([delay] * 50)

@@ -1,33 +1,11 @@
-"""Columns in memory: indexed like a sequence, gathered at once, and the same as sample by sample."""
-
-import sys
+"""Arrays as a sequence of samples."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from more_itertools import take
 
-from pipekit import (
-    apply,
-    arrays,
-    combine_batches,
-    combine_to_arrays,
-    expiration_pool,
-    keep,
-    mix,
-    pipeline,
-    prefetch,
-    repeat,
-    sample,
-    shard,
-    shuffle,
-    take,
-)
+from pipekit import apply, arrays, combine_batches, pipeline, sample
 from pipekit.describing.descriptions import same
-from pipekit.stages.arrays import Arrays
-from pipekit.streams.context import Context, Run
-from pipekit.streams.cursors import START
-from pipekit.testing import check_stage
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 2, 3), dtype=np.uint8)
 LABELS = np.arange(50) % 10
@@ -37,28 +15,7 @@ def data():
     return arrays(images=IMAGES, labels=LABELS)
 
 
-def pairs(stream, n, fused=True, cursor=START):
-    values = stream.open(cursor, Context(run=Run(fuses=fused)))
-    return [next(values, None) for _ in range(n)]
-
-
-class Watched(Arrays):
-    """Counts how often single samples are looked at."""
-
-    looks = 0
-
-    def __getitem__(self, index):
-        self.looks += isinstance(index, int)
-        return super().__getitem__(index)
-
-
-def watched():
-    columns = Watched({'images': IMAGES, 'labels': LABELS})
-    columns._call = data()._call
-    return columns
-
-
-def test_it_is_a_sequence():
+def test_arrays_are_a_sequence():
     columns = data()
     assert len(columns) == 50
     assert columns[3]['labels'] == 3
@@ -90,69 +47,6 @@ def test_arrays_by_position_are_tuples():
     assert label == 7
 
 
-STAGES = {
-    'nothing': [],
-    'shuffle': [shuffle(7, seed=1)],
-    'take': [take(40)],
-    'repeat': [take(9), repeat()],
-    'shard': [shard(1, 3)],
-    'expiration_pool': [expiration_pool(5, 2, seed=0)],
-    'all': [shuffle(5, seed=0), shard(0, 2), take(11), repeat(3), shuffle(4, seed=0)],
-}
-SOURCES = {
-    'sample': lambda columns: sample(columns, seed=0),
-    'passes': lambda columns: sample(columns, replace=False, seed=0),
-    'in order': lambda columns: columns,
-    'mix': lambda columns: mix(sample(columns, seed=0), pipeline(columns, shuffle(9, seed=0), repeat()), seed=0),
-}
-
-
-@pytest.mark.parametrize('stages', STAGES.values(), ids=STAGES)
-@pytest.mark.parametrize('source', SOURCES.values(), ids=SOURCES)
-@pytest.mark.parametrize('drop_last', [False, True])
-def test_gathering_changes_nothing_and_looks_at_no_sample(source, stages, drop_last):
-    columns = watched()
-    gathering = pipeline(source(columns), *stages, combine_batches(4, drop_last=drop_last))
-    gathered = pairs(gathering, 15)
-    assert columns.looks == 0 or drop_last  # what is dropped at the end is read all the same, as it would be
-    plain = pairs(gathering, 15, fused=False)
-    assert columns.looks > 0
-    assert same(gathered, plain)
-    for pair in [pair for pair in gathered if pair is not None][:3]:
-        assert same(pairs(gathering, 3, cursor=pair[1]), pairs(gathering, 3, fused=False, cursor=pair[1]))
-
-
-@given(
-    st.lists(st.sampled_from(sorted(STAGES)), max_size=3),
-    st.sampled_from(sorted(SOURCES)),
-    st.integers(1, 9),
-    st.booleans(),
-)
-@settings(max_examples=60, deadline=None)
-def test_gathering_changes_nothing_in_any_composition(names, source, size, drop_last):
-    stages = [stage for name in names for stage in STAGES[name]]
-    gathering = pipeline(SOURCES[source](data()), *stages, combine_batches(size, drop_last=drop_last))
-    assert same(pairs(gathering, 8), pairs(gathering, 8, fused=False))
-
-
-def test_it_obeys_the_laws():
-    check_stage(combine_batches(4), data())
-    check_stage(pipeline(shuffle(5, seed=0), combine_batches(4)), data())
-
-
-@pytest.mark.parametrize(
-    'between', [apply(lambda sample: sample), keep(lambda sample: sample['labels'] > 3)], ids=['apply', 'keep']
-)
-def test_what_looks_at_the_values_gets_them(between):
-    looking = pipeline(sample(data(), seed=0), between, combine_batches(4))
-    assert same(pairs(looking, 5), pairs(looking, 5, fused=False))
-
-
-def test_another_combiner_gets_samples():
-    batch = next(iter(pipeline(data(), combine_batches(3, list))))
-    assert [one['labels'] for one in batch] == [0, 1, 2]
-
-
 COLUMNS = {
     'bool': np.arange(50) % 2 == 0,
     'float16': np.arange(50, dtype=np.float16),
@@ -174,9 +68,7 @@ def test_any_column_gives_what_its_samples_give(column):
     both = arrays(column, LABELS)
     gathering = pipeline(sample(both, seed=0), combine_batches(4))
     expected = pipeline(sample(range(50), seed=0), apply(lambda n: (column[n], LABELS[n])), combine_batches(4))
-    for (values, labels), (other_values, other_labels) in zip(
-        (pair[0] for pair in pairs(gathering, 3)), (pair[0] for pair in pairs(expected, 3)), strict=True
-    ):
+    for (values, labels), (other_values, other_labels) in zip(take(3, gathering), take(3, expected), strict=True):
         assert values.dtype == other_values.dtype
         assert type(values) is type(other_values)
         assert np.array_equal(values, other_values)
@@ -205,78 +97,13 @@ class OnDisk:
         return np.int64(index * 2)
 
 
-def test_what_lies_in_a_file_is_read_in_order():
+def test_a_file_is_read_in_the_order_of_its_rows():
     (batch,) = next(iter(pipeline(sample(arrays(OnDisk()), seed=0), combine_batches(30))))
     (expected,) = next(iter(pipeline(sample(arrays(np.arange(50) * 2), seed=0), combine_batches(30))))
     assert same(batch, expected)
 
 
-class OfTorch:
-    """A map-style data set that torch's DataLoader would read batch by batch."""
-
-    def __init__(self):
-        self.singly = self.together = 0
-
-    def __len__(self):
-        return 50
-
-    def __getitem__(self, index):
-        self.singly += 1
-        return IMAGES[index], LABELS[index]
-
-    def __getitems__(self, indices):
-        self.together += 1
-        return [(IMAGES[index], LABELS[index]) for index in indices]
-
-
-@pytest.mark.parametrize('combine', [combine_to_arrays, list], ids=['arrays', 'list'])
-def test_a_data_set_with_getitems_is_read_batch_by_batch(combine):
-    data_set = OfTorch()
-    batches = pipeline(sample(data_set, seed=0), combine_batches(5, combine))
-    gathered = pairs(batches, 4)
-    assert (data_set.singly, data_set.together) == (0, 4)
-    assert same(gathered, pairs(batches, 4, fused=False))
-
-
-def test_errors_are_those_of_the_plain_run():
-    class Broken(OfTorch):
-        def __getitems__(self, indices):
-            raise OSError('all of them')
-
-        def __getitem__(self, index):
-            if index == 7:
-                raise KeyError(index)
-            return super().__getitem__(index)
-
-    batches = iter(pipeline(Broken(), combine_batches(3)))
-    assert [len(next(batches)[0]) for _ in range(2)] == [3, 3]
-    with pytest.raises(KeyError) as caught:
-        next(batches)
-    assert caught.value.__notes__ == ['after the cursor 6\nto run it again: pipeline.replay(6)']
-
-
-def test_a_wrong_cursor_is_told_at_once():
-    batches = pipeline(arrays(IMAGES, LABELS), combine_batches(4))
-    with pytest.raises(ValueError, match='the cursor 51 is not one of'):
-        batches.resume(51)
-    with pytest.raises(ValueError, match='whose cursors are ints'):
-        batches.resume((1, 2))
-
-
-def test_with_prefetch_and_a_state():
-    def make():
-        return pipeline(sample(data(), seed=0), shuffle(8, seed=0), combine_batches(4), prefetch(6))
-
-    with make() as batches:
-        list(batches)
-        state = batches.state_dict()
-        expected = list(batches)
-    with make() as batches:
-        batches.load_state_dict(state)
-        assert same(list(batches), expected)
-
-
-def test_it_prints_compares_and_describes():
+def test_arrays_print_compare_and_are_described():
     columns = data()
     assert repr(columns) == 'arrays(images=<uint8[50, 2, 3]>, labels=<int64[50]>)'
     assert columns == data()
@@ -288,33 +115,75 @@ def test_it_prints_compares_and_describes():
     [
         (arrays, TypeError, 'at least one and not both'),
         (lambda: arrays(IMAGES, labels=LABELS), TypeError, 'at least one and not both'),
-        (lambda: arrays([1, 2]), TypeError, r'arrays needs what has a shape and \[\], got \[1, 2\]'),
+        (
+            lambda: arrays([1, 2]),
+            TypeError,
+            r'arrays needs arrays, or other objects with a shape and \[\], got \[1, 2\]',
+        ),
         (lambda: arrays(np.zeros(3), np.zeros(4)), ValueError, r'equally long, got the shapes \(3,\), \(4,\)'),
         (lambda: arrays(np.float64(3)), ValueError, r'equally long, got the shapes \(\)'),
     ],
 )
-def test_bad_input_is_told_at_once(make, error, message):
+def test_a_bad_argument_is_an_error_when_the_sequence_is_made(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
 
-def test_a_batch_costs_a_fixed_number_of_calls():
-    """Whatever its size: a batch of a thousand takes no more calls of Python functions than one of ten."""
+class Matrix(np.ndarray):
+    """Like ``np.matrix``: its rows have another shape than those of an array."""
 
-    def calls(size):
-        values = iter(pipeline(sample(arrays(IMAGES, LABELS), seed=0), combine_batches(size)))
-        next(values)
-        count = 0
 
-        def profile(frame, event, argument):
-            nonlocal count
-            count += event == 'call'
+class Labelled:
+    """Like a series of pandas, polars or pyarrow: it says how to get positions."""
 
-        sys.setprofile(profile)
-        try:
-            next(values)
-        finally:
-            sys.setprofile(None)
-        return count
+    shape = (3,)
 
-    assert calls(1000) <= calls(10) + 5
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, label):
+        raise KeyError(label)
+
+    def to_numpy(self):
+        return np.arange(3)
+
+
+@pytest.mark.parametrize(
+    ('column', 'remedy'),
+    [
+        (Labelled(), 'to_numpy()'),
+        (np.ma.masked_array([1, 2, 3], [True, False, False]), 'array.filled(value)'),
+        (np.zeros((2, 2)).view(Matrix), 'np.asarray(array)'),
+        (np.array([(1,)], [('x', int)]).view(np.recarray), 'np.asarray(array)'),
+        (np.char.array(['a', 'b']), 'np.asarray(array)'),
+        ([1, 2, 3], 'np.array(column)'),
+        ((1, 2, 3), 'np.array(column)'),
+        ({'a': 1}, 'a shape and []'),
+        (iter('abc'), 'a shape and []'),
+        (3, 'a shape and []'),
+        (None, 'a shape and []'),
+    ],
+)
+def test_columns_that_are_not_plain_positions_are_refused_with_a_remedy(column, remedy):
+    with pytest.raises(TypeError) as error:
+        arrays(images=np.zeros(3), labels=column)
+    assert remedy in str(error.value)
+
+
+@pytest.mark.parametrize('library', ['pandas', 'polars', 'pyarrow'])
+def test_columns_of_data_frames_go_by_to_numpy(library):
+    make = {'pandas': 'Series', 'polars': 'Series', 'pyarrow': 'array'}[library]
+    column = getattr(pytest.importorskip(library), make)([3, 1, 2])
+    with pytest.raises(TypeError, match=r'pass its \.to_numpy\(\)'):
+        arrays(labels=column)
+    assert arrays(labels=column.to_numpy())[1]['labels'] == 1
+
+
+def test_tensors_stay_tensors():
+    torch = pytest.importorskip('torch')
+    images, labels = torch.arange(24.0).reshape(6, 2, 2), torch.arange(6)
+    data = arrays(images=images, labels=labels)
+    assert isinstance(data[1]['images'], torch.Tensor)
+    assert torch.equal(data[[4, 1]]['images'], images[[4, 1]])
+    batch = next(iter(pipeline(sample(data, seed=0), combine_batches(3))))
+    assert torch.equal(batch['images'], images[batch['labels']])

@@ -91,32 +91,23 @@ def test_mappings_of_different_types_and_orders_are_combined_by_key():
     [
         [1, 2],
         [True, False],
-        [1, 2.5],
-        [1j, 2],
         [np.float32(1), np.float32(2)],
         [np.bool(True), np.bool(False)],
         [np.array(1), np.array(2)],
         [np.array(1.0), 2.0],
-        ['a', 'bcd'],
-        [b'a', b'bcd'],
-        [np.str_('a'), 'bcd'],
         [[1, 2], [3, 4]],
         [range(3), range(3)],
-        [[], []],
         [np.zeros((0, 3)), np.zeros((0, 3))],
         [np.zeros((3, 0), np.int8)] * 3,
         [np.asfortranarray(np.arange(6).reshape(2, 3))] * 2,
         [np.arange(12).reshape(3, 4)[:, ::2].T] * 2,
         [np.arange(3)[::-1], np.arange(3)],
-        [np.zeros(2, np.float32), np.zeros(2)],
-        [np.array([255], np.uint8), np.array([-1], np.int8)],
         [np.zeros(2, '>f4'), np.ones(2, '>f4')],
-        [np.array(['a']), np.array(['bcd'])],
         [np.array([None, 1]), np.array([None, 2])],
         [np.array(None), np.array(None)],
-        [np.datetime64('2020'), np.datetime64('2021-01-01')],
         [np.array(['2020'], 'M8[D]')] * 2,
-        [np.timedelta64(1, 's'), np.timedelta64(2, 'm')],
+        [np.datetime64('2020-01-01'), np.datetime64('2021-01-01')],
+        [np.array(['abc']), np.array(['bcd'])],
         [np.zeros(2, [('x', int), ('y', float)])] * 2,
         [np.zeros((), [('x', int)])[()]] * 2,
         [np.array([1])],
@@ -126,13 +117,6 @@ def test_equal_shapes_are_stacked_as_numpy_stacks_them(combine, samples):
     expected = np.stack([np.asarray(sample) for sample in samples])
     assert_alike(combine(samples), expected)
     assert_alike(combine([(sample, 0) for sample in samples])[0], expected)
-
-
-@pytest.mark.parametrize('combine', STACKING)
-def test_objects_become_an_array_of_objects(combine):
-    objects = [{1}, {2, 3}, None]
-    assert combine(objects).dtype == object
-    assert combine(objects).tolist() == objects
 
 
 @pytest.mark.parametrize('combine', STACKING)
@@ -182,7 +166,7 @@ def test_samples_of_different_structure_are_named(combine, samples, message):
 @pytest.mark.parametrize(
     ('samples', 'message'),
     [
-        ([None, 1], 'sample is NoneType in sample 0 of the batch and int in sample 1'),
+        ([None, 1], 'sample is None, in sample 0 of the batch; use combine_to_tuples'),
         (['a', 'b', 1], 'sample is str in sample 0 of the batch and int in sample 2'),
         ([b'a', 'a'], 'sample is bytes in sample 0 of the batch and str in sample 1'),
         ([np.array(['a']), np.array([1])], 'sample is <U1[1] in sample 0 of the batch and int64[1] in sample 1'),
@@ -193,9 +177,8 @@ def test_samples_of_different_structure_are_named(combine, samples, message):
             'sample is float64[2] in sample 0 of the batch and float64[2, 2] in sample 1',
         ),
         ([1, np.array([1])], 'sample is int64 in sample 0 of the batch and int64[1] in sample 1'),
-        ([[1, 2], [1, [2]]], 'sample is ragged in sample 1 of the batch, [int | [int] of 1] of 2'),
+        ([[1, 2], [1, [2]]], 'sample is ragged, [int | [int] of 1] of 2, in sample 1 of the batch; make it one array'),
         ([np.ma.masked_array([1], [1])] * 2, 'sample is a masked array and would lose its mask'),
-        ([b'a\0', b'b'], 'sample ends with a zero'),
         ([{'a': ('x', 1)}, {'a': ('x', 'y')}], "sample['a'][1] is int in sample 0 of the batch and str in sample 1"),
     ],
 )
@@ -239,6 +222,8 @@ def naively_stacked(samples):
         return tuple(naively_stacked([sample[k] for sample in samples]) for k in range(len(first)))
     if isinstance(first, dict):
         return {name: naively_stacked([sample[name] for sample in samples]) for name in first}
+    if isinstance(first, str):
+        return np.array(samples, np.dtypes.StringDType())
     return np.stack([np.asarray(sample) for sample in samples])
 
 

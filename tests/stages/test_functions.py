@@ -2,11 +2,13 @@ import functools
 import operator
 import pickle
 from collections import namedtuple
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
 
 import numpy as np
 import pytest
 import toolz
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipekit import apply, apply_at, multiply, random_apply, sample_args, take, unpack_args, zip_apply
 from pipekit.stages.functions import may_take_rng, takes_rng
@@ -50,7 +52,7 @@ def rng():
 
 
 @pytest.mark.parametrize(
-    ('index_or_key', 'sample', 'expected'),
+    ('path', 'sample', 'expected'),
     [
         (1, (1, -2), (1, 2)),
         (-1, (1, -2), (1, 2)),
@@ -66,26 +68,116 @@ def rng():
         ('label', Sample(1, -2), Sample(1, 2)),
     ],
 )
-def test_apply_at_changes_one_field(index_or_key, sample, expected):
-    changed = apply_at(index_or_key, abs)(sample)
+def test_apply_at_changes_one_field(path, sample, expected):
+    changed = apply_at(path, abs)(sample)
     assert (changed, type(changed)) == (expected, type(expected))
 
 
 @pytest.mark.parametrize(
-    ('index_or_key', 'sample', 'error'),
+    ('path', 'sample', 'expected'),
     [
-        (2, (1, 2), IndexError),
-        (-3, [1, 2], IndexError),
-        ('label', (1, 2), KeyError),
-        ('other', Pair(1, 2), KeyError),
-        ('other', {'image': 1}, KeyError),
-        (-1, {0: 1}, KeyError),
-        (0, Sample(1, 2), KeyError),
+        (('meta', 'age'), {'meta': {'age': -1}, 'image': 2}, {'meta': {'age': 1}, 'image': 2}),
+        ((1, 0), (5, (-1, 2)), (5, (1, 2))),
+        ((0, -1, 'label'), [({}, Pair(1, -2))], [({}, Pair(1, 2))]),
+        (('image', 1, 'label'), Sample([0, Sample(1, -2)], 3), Sample([0, Sample(1, 2)], 3)),
+        (('label', 'a', 0, 'b', -1), Pair(0, {'a': ({'b': [1, -2]},)}), Pair(0, {'a': ({'b': [1, 2]},)})),
+        ((0,), (-1, 2), (1, 2)),
+        ((0, 'a'), {(0, 'a'): -1, 0: {'a': -1}}, {(0, 'a'): 1, 0: {'a': -1}}),
+        ((0, 'a'), {0: {'a': -1}}, {0: {'a': 1}}),
+        (('meta', (0, 'a')), {'meta': {(0, 'a'): -1}}, {'meta': {(0, 'a'): 1}}),
     ],
 )
-def test_apply_at_names_the_field_that_is_missing(index_or_key, sample, error):
-    with pytest.raises(error, match=r'apply_at\(.*, \.\.\.\) finds no such field in'):
-        apply_at(index_or_key, abs)(sample)
+def test_apply_at_a_path_changes_one_nested_field(path, sample, expected):
+    before = pickle.dumps(sample)
+    assert apply_at(path, abs)(sample) == expected
+    assert pickle.dumps(sample) == before
+
+
+nested = st.recursive(
+    st.integers(),
+    lambda part: st.one_of(
+        st.lists(part, min_size=1, max_size=3),
+        st.lists(part, min_size=1, max_size=3).map(tuple),
+        st.dictionaries(st.sampled_from(['a', 'b', 0, 1, -1]), part, min_size=1, max_size=3),
+        st.builds(Pair, part, part),
+        st.builds(Sample, part, part),
+    ),
+    max_leaves=12,
+).filter(lambda sample: not isinstance(sample, int))
+
+
+def names_in(value):
+    if isinstance(value, dict):
+        return list(value)
+    names = ['image', 'label'] if isinstance(value, Pair | Sample) else []
+    return names if isinstance(value, Sample) else [*names, *range(-len(value), len(value))]
+
+
+def replaced(value, path, func):
+    if not path:
+        return func(value)
+    name, *rest = path
+    if isinstance(value, dict):
+        return value | {name: replaced(value[name], rest, func)}
+    if is_dataclass(value) or isinstance(name, str):
+        part = replaced(getattr(value, name), rest, func)
+        return replace(value, **{name: part}) if is_dataclass(value) else value._replace(**{name: part})
+    parts = list(value)
+    parts[name] = replaced(parts[name], rest, func)
+    return value._make(parts) if isinstance(value, Pair) else type(value)(parts)
+
+
+@given(nested, st.data())
+def test_apply_at_any_path_is_what_the_plain_recursion_gives(sample, data):
+    path, value = [], sample
+    while not path or (not isinstance(value, int) and data.draw(st.booleans())):
+        path.append(data.draw(st.sampled_from(names_in(value))))
+        value = (
+            getattr(value, path[-1]) if isinstance(path[-1], str) and not isinstance(value, dict) else value[path[-1]]
+        )
+    assert repr(apply_at(tuple(path), repr)(sample)) == repr(replaced(sample, path, repr))
+
+
+def test_apply_at_a_path_hands_on_the_generator(rng):
+    assert apply_at(('meta', 0), tagged)({'meta': [1, 2]}, rng=rng) == {'meta': [(1, rng), 2]}
+
+
+def test_apply_at_an_empty_path_is_an_error():
+    with pytest.raises(ValueError, match=r'path must lead to a field, got \(\); to apply .* leave out apply_at'):
+        apply_at((), abs)
+
+
+@pytest.mark.parametrize(
+    ('path', 'sample', 'error', 'message'),
+    [
+        (2, (1, 2), IndexError, 'apply_at(2, ...) finds no 2 in the sample, which is (int, int)'),
+        (-3, [1, 2], IndexError, 'apply_at(-3, ...) finds no -3 in the sample, which is '),
+        ('label', (1, 2), KeyError, "apply_at('label', ...) finds no 'label' in the sample, which is (int, int)"),
+        ('other', Pair(1, 2), KeyError, 'in the sample, which is Pair(image=int, label=int)'),
+        ('other', {'image': 1}, KeyError, "in the sample, which is {'image': int}"),
+        (-1, {0: 1}, KeyError, 'finds no -1 in the sample, which is {0: int}'),
+        (0, Sample(1, 2), KeyError, 'in the sample, which is Sample(image=int, label=int)'),
+        (
+            ('meta', 'age'),
+            {'meta': {'name': 'Ada'}},
+            KeyError,
+            "apply_at(('meta', 'age'), ...) finds no 'age' in sample['meta'], which is {'name': str}",
+        ),
+        (('meta', 1, 5), {'meta': [0, (1, 2)]}, IndexError, "finds no 5 in sample['meta'][1], which is (int, int)"),
+        (('meta', (0, 'a')), {'meta': {0: {'a': 1}}}, KeyError, "finds no (0, 'a') in sample['meta']"),
+        ((0, 'a'), {1: 2}, KeyError, 'finds no 0 in the sample, which is {1: int}'),
+        (
+            ('image', 'age'),
+            {'image': np.zeros(2)},
+            TypeError,
+            "'age'), ...) needs a tuple, a mapping or a dataclass as sample['image'], got float64[2]",
+        ),
+    ],
+)
+def test_apply_at_names_the_field_that_is_missing(path, sample, error, message):
+    with pytest.raises(error) as caught:
+        apply_at(path, abs)(sample)
+    assert message in caught.value.args[0]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +207,9 @@ def test_a_sample_without_fields_is_an_error(make, sample):
 
 
 def test_zip_apply_counts_the_fields():
-    with pytest.raises(ValueError, match=r'zip_apply has 1 functions for the 2 fields of \(int, str\)'):
+    with pytest.raises(
+        ValueError, match=r'zip_apply needs one function per field, got 1 for the 2 fields of \(int, str\)'
+    ):
         zip_apply(abs)((1, 'a'))
 
 
@@ -217,6 +311,7 @@ NAMES = {'partial': functools.partial, 'mean': np.mean, 'fliplr': np.fliplr, 'ad
     [
         lambda: unpack_args(max),
         lambda: apply_at('image', functools.partial(np.mean, axis=0)),
+        lambda: apply_at(('meta', 0), abs),
         lambda: multiply(random_apply(0.5, np.fliplr)),
         lambda: zip_apply(abs, str),
         lambda: sample_args(np.add, operator.methodcaller('normal', scale=0.1)),

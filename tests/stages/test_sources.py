@@ -1,7 +1,8 @@
+import pickle
 import time
 import tracemalloc
 from collections import Counter
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
 import pytest
@@ -164,3 +165,57 @@ def test_bad_input_is_told_at_once(make, error, message):
 
 def test_the_draws_of_a_seed_stay_what_they_are():
     assert take(8, sample(range(100), seed=0)) == [12, 28, 61, 28, 44, 77, 0, 95]
+
+
+@pytest.mark.parametrize(
+    'weights',
+    [
+        {'a': 1, 'b': 2, 'c': 3},
+        {'a': 1, 'b': 2, 'c': 3}.keys(),
+        {1, 2, 3},
+        frozenset([1, 2, 3]),
+        np.ma.masked_array([1, 2, 3], [False, True, False]),
+    ],
+)
+def test_weights_without_an_order_or_with_a_mask_are_refused(weights):
+    with pytest.raises(TypeError, match='weights must be a list or an array, in the order of the elements'):
+        sample('abc', weights)
+    with pytest.raises(TypeError, match='weights must be a list or an array, in the order of the sources'):
+        mix('a', 'b', 'c', weights=weights)
+
+
+def test_weights_that_never_end_are_refused():
+    with pytest.raises(ValueError, match='weights must have one number for each of 3 elements'):
+        sample('abc', count())
+
+
+@pytest.mark.parametrize('make', [list, np.array])
+@pytest.mark.parametrize('by_name', [True, False])
+def test_weights_that_are_changed_later_change_nothing(make, by_name):
+    weights = make([1, 0, 0])
+    drawn = sample('abc', weights=weights, seed=0) if by_name else sample('abc', weights, seed=0)
+    text = repr(drawn)
+    weights[2] = 1
+    assert repr(drawn) == text
+    assert set(take(20, drawn)) == set(take(20, pickle.loads(pickle.dumps(drawn)))) == {'a'}
+    mixed = mix('a' * 9, 'b' * 9, weights=(shares := make([1, 0])), seed=0)
+    shares[1] = 9
+    assert ''.join(pickle.loads(pickle.dumps(mixed))) == 'a' * 9
+
+
+@pytest.mark.parametrize('replace', [True, False])
+def test_a_sequence_that_has_grown_is_drawn_from_as_it_was(replace):
+    letters = list('abc')
+    drawn = sample(letters, replace=replace, seed=0)
+    letters.append('d')
+    with pytest.warns(RuntimeWarning, match='had 3 elements when sample was called, and has 4 now; only the first 3'):
+        assert set(take(99, drawn)) == set('abc')
+
+
+@pytest.mark.parametrize('replace', [True, False])
+def test_a_sequence_that_has_shrunk_says_so(replace):
+    letters = list('abc')
+    drawn = sample(letters, replace=replace, seed=0)
+    letters.pop()
+    with pytest.raises(IndexError, match='had 3 elements when sample was called, and has 2 now; call it again'):
+        take(1, drawn)

@@ -29,6 +29,7 @@ from pipekit import (
 )
 from pipekit.describing.display import brief
 from pipekit.describing.tracebacks import FULL_TRACEBACKS
+from pipekit.streams.error_notes import StageLocation
 
 
 class Broken(Exception):
@@ -282,3 +283,8 @@ def test_ctrl_c_in_the_consumer_is_not_blamed_on_a_sample():
     program = Path(__file__).parent / 'programs' / 'interrupted.py'
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == '[]\n'
+
+
+def test_a_path_has_the_branches_and_the_number_but_no_passes():
+    assert StageLocation('apply(load)', 2, 3, key=(1, (3,), 0)).path == '1.0.2'
+    assert StageLocation('apply(load)', 2, 3, key=((3,),)).path == '2'

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipekit import apply, combine_batches, pipeline, prefetch
-from pipekit.streams.metering import ONE_IN, Batch, Meter
+from pipekit.streams.metering import SAMPLING_INTERVAL, BatchRecord, CallRecord, Meter, Recorder
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def batches_of(monkeypatch):
 
         meter, made = Meter(), items()
         for _ in range(n):
-            meter.timed(made, lambda entry: True)
-        return [Batch(*batch) for batch in meter.batches]
+            meter.next_entry(made, lambda entry: True)
+        return [BatchRecord(*batch) for batch in meter.batches]
 
     return measured
 
@@ -38,11 +38,11 @@ def test_every_batch_is_sampled_if_they_are_slow_on_average(batches_of):
 
 @pytest.mark.parametrize('period', [2, 4, 16, 64, 128])
 def test_periodic_work_is_weighted_correctly(period, batches_of, monkeypatch):
-    monkeypatch.setattr('pipekit.streams.metering.REMEMBERED', 10**6)
-    batches = batches_of(period * ONE_IN * 3, lambda number: 0.001 if number % period == period - 1 else 0)
-    later = [batch for batch in batches[ONE_IN:] if batch.is_sampled]
+    monkeypatch.setattr('pipekit.streams.metering.MAX_RECORDS', 10**6)
+    batches = batches_of(period * SAMPLING_INTERVAL * 3, lambda number: 0.001 if number % period == period - 1 else 0)
+    later = [batch for batch in batches[SAMPLING_INTERVAL:] if batch.is_sampled]
     slow = sum(batch.end > batch.begin for batch in later)
-    assert len(later) == pytest.approx(len(batches) / ONE_IN, abs=1)
+    assert len(later) == pytest.approx(len(batches) / SAMPLING_INTERVAL, abs=1)
     assert slow == pytest.approx(len(later) / period, abs=1)
 
 
@@ -53,3 +53,32 @@ def test_the_meter_keeps_nothing_of_a_sample():
         str,
         float,
     }
+
+
+def test_a_recorder_calls_functions_and_records_the_calls():
+    recorder = Recorder('main', is_recording=True)
+    assert recorder.call('2', abs, -3) == 3
+    with pytest.raises(TypeError):
+        recorder.call('3', abs, 'a')
+    assert [CallRecord(*call)[:2] for call in recorder.calls] == [('2', 'main'), ('3', 'main')]
+
+
+def test_the_overhead_of_a_stage_is_what_is_not_recorded_within_it(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr('pipekit.streams.metering.perf_counter', lambda: now)
+
+    def spend(seconds):
+        nonlocal now
+        now += seconds
+
+    def pairs():
+        for number in range(3):
+            spend(0.5)
+            meter.call('2', spend, 10)
+            yield number, number + 1
+
+    meter = Meter(is_exact=True)
+    assert list(meter.profiled(pairs(), '2')) == [(0, 1), (1, 2), (2, 3)]
+    overheads = [CallRecord(*record) for record in meter.overhead_of['2']]
+    assert [record.end - record.begin for record in overheads] == [0.5] * 3
+    assert meter.n_pulls == {'2': 3}

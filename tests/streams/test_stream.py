@@ -236,8 +236,8 @@ def test_a_foreign_cursor_is_refused_at_once(stream, cursor):
         stream.resume(cursor)
 
 
-def test_a_cursor_behind_the_end_of_an_iterable_is_refused_when_it_is_reached():
-    with pytest.raises(ValueError, match='the cursor 5 lies behind the end, after 3 values'):
+def test_a_cursor_past_the_end_of_an_iterable_is_refused_when_it_is_reached():
+    with pytest.raises(ValueError, match='the cursor 5 is past the end, after 3 values'):
         next(pipeline({1, 2, 3}).resume(5))
 
 
