@@ -49,7 +49,7 @@ HOUSE = """
                     process_pool
                     worker_process
                     process_main  jobs
-                    channels
+                    channels  remote_logs
                     pickling
                     kinds  remote_errors
 

@@ -53,8 +53,8 @@ class Description:
         return (operator.call, (functools.partial(factory, *args, **kwargs),)) if kwargs else (factory, args)
 
     def short_code(self) -> str:
-        """The code without the arguments that say where and how it runs: ``workers``, ``on_error`` and ``seed``."""
-        return self._code_without('workers', 'on_error', 'seed')
+        """The code without the arguments that specify where and how it runs, such as ``workers``, and the seed."""
+        return self._code_without('workers', 'on_error', 'seed', 'initializer', 'initargs')
 
     def fingerprint(self) -> list[str]:
         """The lines by which a saved state recognises this part of a pipeline."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
+from threading import RLock
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,6 +37,9 @@ class Channel:
         self._outgoing = outgoing
         self._incoming = incoming
         self._in_use: Counter[int] = Counter()  # outgoing blocks that the other end has not released
+        self._to_write: deque[bytes] = deque()
+        self._lock = RLock()
+        self._is_writing = False
         self.no_room: NoRoom | None = None  # why an array had to go through the pipe
 
     def send(self, header: Any, content: Any = None) -> None:
@@ -58,7 +62,11 @@ class Channel:
     def send_pickled(self, header: Any, content: Pickled) -> None:
         """Send content that is already pickled."""
         released = [] if self._incoming is None else self._incoming.take_freed()
-        self._connection.send_bytes(pickle.dumps((header, *content, released)))
+        self._write(pickle.dumps((header, *content, released)))
+
+    def send_from_anywhere(self, header: Any, content: Any) -> None:
+        """Send a message in any thread, even in a finalizer that interrupts another message; all of it in the pipe."""
+        self._write(pickle.dumps((header, *pickled(content, lambda buffer: None), [])))
 
     def receive(self) -> bytes:
         """Wait for a message.
@@ -85,6 +93,30 @@ class Channel:
         self._connection.close()
         self._release(self._in_use.elements())
         self._in_use.clear()
+
+    def _write(self, message: bytes) -> None:
+        # Whoever writes, in this thread or in another one, writes this message as well.
+        self._to_write.append(message)
+        while self._to_write and self._lock.acquire(blocking=False):
+            try:
+                if self._is_writing:
+                    return
+                self._write_all()
+            finally:
+                self._lock.release()
+
+    def _write_all(self) -> None:
+        try:
+            self._is_writing = True
+            while self._to_write:
+                self._connection.send_bytes(self._to_write.popleft())
+        except OSError:
+            raise
+        except BaseException:  # one that a signal handler raises may have cut a message off
+            self._connection.close()
+            raise
+        finally:
+            self._is_writing = False
 
     def _place(self, buffer: Bytes, placed: list[Extent]) -> Extent | None:
         if self._outgoing is None:

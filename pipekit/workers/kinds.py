@@ -5,27 +5,39 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from importlib.util import find_spec
+from inspect import iscoroutinefunction, signature
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from ..describing.arguments import optional, positive_int
+from ..describing.arguments import function, optional, positive_int
 from ..describing.descriptions import Description, described
 from ..describing.display import code
 from ..errors import needs
 
 T = TypeVar('T')
+Initializer: TypeAlias = Callable[..., object]
 
 
+@dataclass(eq=False, repr=False)
 class Threads(Description):
     """The description that ``threads`` returns."""
 
-    def __init__(self, n: int, ahead: int):
-        self.n = n
-        self.ahead = ahead
+    n: int
+    ahead: int
+    initializer: Initializer | None
+    initargs: tuple[Any, ...]
 
 
 @described
-def threads(n: int, *, name: str | None = None, ahead: int | None = None) -> Threads:
+def threads(
+    n: int,
+    *,
+    name: str | None = None,
+    ahead: int | None = None,
+    initializer: Initializer | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> Threads:
     """Run a function in ``n`` threads: for functions that wait for a disk or a network, or that release the GIL.
 
     ``prefetch`` starts and stops the threads; without it, the function runs in the calling thread. Stages of one
@@ -40,6 +52,8 @@ def threads(n: int, *, name: str | None = None, ahead: int | None = None) -> Thr
     ahead
         The largest number of samples in flight, at least ``n``: those that wait for a thread, are being processed, or
         are done and not yet passed on. By default ``2 * n``.
+    initializer, initargs
+        A function that each thread calls once before its first sample, and its arguments.
 
     Examples
     --------
@@ -49,20 +63,31 @@ def threads(n: int, *, name: str | None = None, ahead: int | None = None) -> Thr
     ['A', 'B', 'C']
     """
     n, ahead = _checked_options('threads', n, name, ahead)
-    return Threads(n, 2 * n if ahead is None else ahead)
+    _check_initializer(initializer, initargs)
+    return Threads(n, 2 * n if ahead is None else ahead, initializer, initargs)
 
 
+@dataclass(eq=False, repr=False)
 class Processes(Description):
     """The description that ``processes`` returns."""
 
-    def __init__(self, n: int, ahead: int | None, blas_threads: int | None):
-        self.n = n
-        self.ahead = ahead
-        self.blas_threads = blas_threads
+    n: int
+    ahead: int | None
+    blas_threads: int | None
+    initializer: Initializer | None
+    initargs: tuple[Any, ...]
 
 
 @described
-def processes(n: int, *, name: str | None = None, ahead: int | None = None, blas_threads: int | None = 1) -> Processes:
+def processes(
+    n: int,
+    *,
+    name: str | None = None,
+    ahead: int | None = None,
+    blas_threads: int | None = 1,
+    initializer: Initializer | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> Processes:
     """Run a function in ``n`` processes: for functions that compute in Python. Needs the extra ``processes``.
 
     ``prefetch`` starts and stops the processes; without it, the function runs in the calling thread. Stages of one
@@ -88,6 +113,10 @@ def processes(n: int, *, name: str | None = None, ahead: int | None = None, blas
         wait for a process, are being processed, or are done and not yet passed on. By default two groups per process.
     blas_threads
         The number of threads that a numerical library may start in each process; ``None`` for the library's default.
+    initializer, initargs
+        A function that each process calls once before its first sample, and its arguments: for settings of modules that
+        your script has made, such as a default type or a registered decoder. A process that replaces another one calls
+        it too. An error in it is raised for the samples that the process was to work on.
 
     Raises
     ------
@@ -102,8 +131,16 @@ def processes(n: int, *, name: str | None = None, ahead: int | None = None, blas
     >>> with pipeline([1, 2, 3], apply(lambda x: x**2, workers=processes(2)), prefetch()) as squares:
     ...     list(squares)
     [1, 4, 9]
+
+    >>> import mimetypes
+    >>> with_raw = processes(2, initializer=mimetypes.add_type, initargs=('image/x-raw', '.rawimage'))
+    >>> guess = apply(mimetypes.guess_type, workers=with_raw)
+    >>> with pipeline(['a.png', 'b.rawimage'], guess, prefetch()) as types:
+    ...     list(types)
+    [('image/png', None), ('image/x-raw', None)]
     """
     n, ahead = _checked_options('processes', n, name, ahead)
+    _check_initializer(initializer, initargs)
     blas_threads = optional(positive_int, 'blas_threads', blas_threads, 'a positive int')
     if os.name != 'posix':
         raise NotImplementedError('processes(n) needs a POSIX system; pass an executor of processes as workers instead')
@@ -111,7 +148,7 @@ def processes(n: int, *, name: str | None = None, ahead: int | None = None, blas
         for module in ('cloudpickle', 'tblib'):
             if find_spec(module) is None:
                 raise ModuleNotFoundError(name=module)
-    return Processes(n, ahead, blas_threads)
+    return Processes(n, ahead, blas_threads, initializer, initargs)
 
 
 class SupportsSubmit(Protocol):
@@ -141,3 +178,24 @@ def _checked_options(kind: str, n: Any, name: Any, ahead: Any) -> tuple[int, int
     if name is not None and not isinstance(name, str):
         raise TypeError(f'name must be a string or None, got {code(name)}')
     return n, ahead
+
+
+def _check_initializer(initializer: Any, initargs: Any) -> None:
+    if not isinstance(initargs, tuple):
+        raise TypeError(f'initargs must be a tuple of arguments for the initializer, got {code(initargs)}')
+    if initializer is None:
+        if initargs:
+            raise ValueError(f'initargs are arguments for an initializer, and there is none, got {code(initargs)}')
+        return
+    function('initializer', initializer, 'a function or None')
+    if iscoroutinefunction(initializer):
+        raise TypeError(f'initializer must be a plain function, not async def, got {code(initializer)}')
+    try:
+        parameters = signature(initializer)
+    except (TypeError, ValueError):  # of a function in C
+        return
+    try:
+        parameters.bind(*initargs)
+    except TypeError as error:
+        text = f'initializer cannot be called with initargs: {error}, got {code(initializer)} and {code(initargs)}'
+        raise TypeError(text) from error

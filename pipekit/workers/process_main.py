@@ -22,6 +22,7 @@ from ..memory.shared import Arena, RemoteBlocks, SharedBlockPool
 from .channels import Channel, Load
 from .pickling import Extent, Pickled, dumps, is_picklable, unpicklable_part
 from .remote_errors import sendable_error
+from .remote_logs import ForwardingHandler
 
 EXIT_GRACE_SECONDS = 1.0  # for a running function to return after the other end of the connection is closed
 CURRENT_STEP_BYTES = 4096  # at the start of an arena, reserved for a ``CurrentStep``
@@ -75,9 +76,10 @@ def main(connection: int, results: int | None, arguments: int | None) -> None:
     channel = Channel(pipe, blocks, None if shared is None else RemoteBlocks(shared))
     messages: SimpleQueue[bytes | None] = SimpleQueue()
     threading.Thread(target=_receive, args=(channel, messages), daemon=True).start()
+    received = iter(messages.get, None)
     with suppress(OSError):  # the other end is closed
-        channel.send(('started',))
-        _serve(channel, iter(messages.get, None), constants, CurrentStep(arena))
+        if _set_up(channel, received, constants):
+            _serve(channel, received, constants, CurrentStep(arena))
     for stream in filter(None, (sys.stdout, sys.stderr)):  # either is None if it is closed
         with suppress(OSError, ValueError):
             stream.flush()
@@ -99,6 +101,27 @@ def _receive(channel: Channel, messages: SimpleQueue[bytes | None]) -> None:
     messages.put(None)
     time.sleep(EXIT_GRACE_SECONDS)  # the process ends in the meantime, unless a function or a thread of its runs on
     _end()
+
+
+def _set_up(channel: Channel, messages: Iterator[bytes], constants: RemoteBlocks | None) -> bool:
+    """Send log records to the parent and call the initializer; whether that has gone well."""
+    for message in messages:
+        (levels,), load, _ = channel.parsed(message)
+        handler = ForwardingHandler(lambda plain, others: channel.send_from_anywhere(('record', plain), others))
+        handler.install(levels)
+        verb = 'unpickled'
+        try:
+            body, extents = load()
+            function = _load_function(body, extents, constants)
+            verb = 'called'
+            function()
+        except BaseException as error:
+            channel.send(('failed', verb), sendable_error(error, dumps))
+            return False
+        handler.stay()
+        channel.send(('started',))
+        return True
+    return False
 
 
 def _serve(channel: Channel, messages: Iterable[bytes], constants: RemoteBlocks | None, current: CurrentStep) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
@@ -23,19 +24,19 @@ from ..errors import WorkerCrashed
 from ..memory.blocks import Bytes, NoRoom
 from ..memory.forks import forget_ended_forks
 from ..memory.shared import Arena, SharedBlockPool
-from .channels import hold_in_shared_memory
+from .channels import Load, hold_in_shared_memory
 from .jobs import Job, Work, WorkItem, regrouped, take_items
 from .kinds import OnWait, Processes
 from .pickling import Extent, Pickled, is_picklable, pickled, unpicklable_part
 from .process_main import EXIT_GRACE_SECONDS
-from .worker_process import WorkerProcess, how_it_ended, oom_kills, python_for
+from .remote_errors import REMEDIES, loaded, noted
+from .worker_process import WorkerProcess, check_python, how_it_ended, oom_kills
 
 CLOSE_TIMEOUT_SECONDS = EXIT_GRACE_SECONDS + 0.5  # after which a process that was asked to end is killed
 MAX_GROUP_SIZE = 512
 MIN_CONSTANT_BYTES = 1 << 20  # larger arrays of a function are in shared memory, once for all processes
 MAX_CRASHES = 3  # in a row, at the same step of an item
 MAX_FAILED_STARTS = 10  # in a row, times the number of processes
-
 logger = logging.getLogger('pipekit')
 
 
@@ -45,11 +46,13 @@ class ProcessPool:
     def __init__(self, kind: Processes, on_wait: OnWait | None = None):
         self._kind = kind
         self._on_wait = on_wait
-        self._python = python_for(code(kind))
+        self._name = kind.short_code()
+        check_python(self._name)
         self._workers: list[WorkerProcess] = []
         self._is_cancelled = False
         self._lock = threading.RLock()  # for the two above: a signal handler or a finalizer may cancel at any time
         self._functions: dict[Any, tuple[int, Pickled, Work]] = {}
+        self._setup: Pickled | None = None  # the initializer
         self._constants: dict[tuple[int, int], tuple[Extent, Bytes]] = {}  # arrays of functions, by address and size
         self._warned: set[str] = set()
         self._oom_kills_before = oom_kills()
@@ -118,16 +121,19 @@ class ProcessPool:
 
     def _job(self, work: Work, max_group_size: int) -> Job:
         if work.identity not in self._functions:
-            try:
-                function = pickled(work.keyed(()), self._share_constant, MIN_CONSTANT_BYTES, reopen_views=True)
-            except Exception as error:
-                culprit = first(filterfalse(is_picklable, work.functions), work)
-                text = f'cannot send {code(culprit)} to {code(self._kind)}, because it cannot be pickled: {error}'
-                raise TypeError(text) from error
+            function = self._pickled(work.keyed(()), work.functions)
             self._functions[work.identity] = len(self._functions), function, work
             self._warn_about_pipe(self._no_room)
         number, function, _ = self._functions[work.identity]
         return Job(work, number, function, max_group_size)
+
+    def _pickled(self, function: Any, parts: list[Any]) -> Pickled:
+        try:
+            return pickled(function, self._share_constant, MIN_CONSTANT_BYTES, reopen_views=True)
+        except Exception as error:
+            culprit = first(filterfalse(is_picklable, parts), parts[0])
+            text = f'cannot send {code(culprit)} to {self._name}, because it cannot be pickled: {error}'
+            raise TypeError(text) from error
 
     def _share_constant(self, array: Bytes) -> Extent | None:
         if self._blocks is None:
@@ -145,7 +151,7 @@ class ProcessPool:
         if not items:
             return
         if self._progress is None:
-            self._progress = Progress(f'starting {code(self._kind)}', self._kind.n)
+            self._progress = Progress(f'starting {self._name}', self._kind.n)
         with self._timed():
             self._receive(0)
         while len(self._workers) < self._kind.n:
@@ -178,7 +184,7 @@ class ProcessPool:
 
     def _unsendable(self, work: Work, value: Any, cause: Exception) -> TypeError:
         part = unpicklable_part(work.values(value), 'sample')
-        text = f'cannot send the input of {work.doing(value, 1)} to {code(self._kind)}'
+        text = f'cannot send the input of {work.doing(value, 1)} to {self._name}'
         error = TypeError(f'{text}: {part}, which cannot be pickled: {cause}')
         error.__cause__ = cause
         return error
@@ -197,33 +203,45 @@ class ProcessPool:
             is_alive = False
             with suppress(EOFError, OSError):
                 for message in worker.messages():
-                    self._handle(worker, message)
+                    self._handle(worker, *message)
                 is_alive = True
             if not is_alive:
                 self._replace(worker)
 
-    def _handle(self, worker: WorkerProcess, message: bytes) -> None:
-        (kind, *rest), load, n_bytes = worker.channel.parsed(message)
-        if kind == 'started':
+    def _handle(self, worker: WorkerProcess, header: Any, load: Load, n_bytes: int) -> None:
+        if header[0] == 'started':
             worker.started, self._failed_starts = True, 0
             if self._progress is not None:
                 self._progress.step()
-            return
-        seconds, no_room = rest
+        elif header[0] == 'failed':
+            what = 'pipekit' if header[1] == 'imported' else f'the initializer {code(self._kind.initializer)}'
+            note = f'raised in a worker process when {what} was {header[1]}'
+            worker.failures.append(noted(loaded(load), note, REMEDIES[header[1]]))
+        else:
+            self._finish(worker, load, n_bytes, *header)
+
+    def _finish(
+        self, worker: WorkerProcess, load: Load, n_bytes: int, kind: str, seconds: float, no_room: str | None
+    ) -> None:
         job, items = worker.groups.popleft()
         job.update_group_size(len(items), seconds, n_bytes)
+        names = ', '.join(map(code, job.work.functions))
         errors: list[BaseException] = []  # a variable would be a reference cycle: error, traceback, frame, error
         try:
             results, failure = load()
             errors += [] if failure is None else [failure]
             del failure
+            note = f'raised in a worker process when {names} or its input was unpickled'
         except BaseException as error:  # such as a result whose class cannot be imported here
             kind, results = 'not_loaded', []
             errors.append(error)
+            note = f'raised in the main process when a result of {names} was unpickled'
         if kind == 'not_loaded' and len(items) > 1:
             self._send_one_by_one(worker, job, items)
             errors.clear()
         else:
+            if kind == 'not_loaded':
+                noted(errors[0], note, REMEDIES['unpickled'])
             for item, result in zip(items, results, strict=False):
                 item.finish(result)
             for number, item in enumerate(items[len(results) :]):
@@ -231,12 +249,18 @@ class ProcessPool:
         self._warn_about_pipe(no_room)
 
     def _start(self) -> WorkerProcess:
-        worker = WorkerProcess(self._python, self._kind.blas_threads, self._shared, self._blocks, self._new_arena())
+        setup = self._setup = self._setup or self._pickled_initializer()
+        worker = WorkerProcess(self._kind.blas_threads, self._shared, self._blocks, self._new_arena())
         with self._lock:
             self._workers.append(worker)
             if self._is_cancelled:
                 worker.request_end()
+        worker.set_up(setup)
         return worker
+
+    def _pickled_initializer(self) -> Pickled:
+        initializer, arguments = self._kind.initializer or int, self._kind.initargs
+        return self._pickled(partial(initializer, *arguments), [initializer, *arguments])
 
     def _replace(self, worker: WorkerProcess) -> None:
         if self._is_cancelled:
@@ -246,11 +270,14 @@ class ProcessPool:
         exit_code = worker.end(CLOSE_TIMEOUT_SECONDS)
         ended = how_it_ended(exit_code, self._oom_kills_before)
         groups = [(job, [item for item in items if not item.done]) for job, items in worker.groups]
+        failures = worker.failures
         try:
-            successor = self._successor(worker, ended, exit_code)
-        except BaseException as error:  # an error of these items, whichever one is being waited for
+            successor = worker if failures else self._successor(worker, ended, exit_code)
+        except BaseException as error:
+            failures = [error.with_traceback(None)]
+        if failures:  # errors of these items, whichever one is being waited for
             for item in chain.from_iterable(items for _, items in groups):
-                item.finish(error=error.with_traceback(None))
+                item.finish(error=failures[0])
             return
         during = ''
         if worker.started and groups:
@@ -264,19 +291,20 @@ class ProcessPool:
             unfinished = [item for item in items if not item.done]
             if unfinished:
                 self._send(successor, job, unfinished)
-        self._warn_once('crash', f'a process of {code(self._kind)} {ended}{during}; a new one repeats its work')
+        self._warn_once('crash', f'a process of {self._name} {ended}{during}; a new one repeats its work')
 
     def _successor(self, worker: WorkerProcess, ended: str, exit_code: int) -> WorkerProcess:
         self._failed_starts += not worker.started
         limit = MAX_FAILED_STARTS * self._kind.n
         if self._failed_starts >= limit:
-            text = f'a process of {code(self._kind)} {ended} while starting, for the {ordinal(limit)} time in a row'
-            raise WorkerCrashed(text, exit_code)
+            text = f'a process of {self._name} {ended} while starting, for the {ordinal(limit)} time in a row'
+            note = f'raised in a worker process that was to run {sys.executable}'
+            raise noted(WorkerCrashed(text, exit_code), note, REMEDIES['started'])
         return self._start()
 
     def _count_crash(self, item: WorkItem, step: int, ended: str, exit_code: int) -> None:
         if item.count_crash(step) == MAX_CRASHES:
-            text = f'a process of {code(self._kind)} {ended}, for the {ordinal(MAX_CRASHES)} time in a row'
+            text = f'a process of {self._name} {ended}, for the {ordinal(MAX_CRASHES)} time in a row'
             item.finish(error=WorkerCrashed(text, exit_code))
 
     def _new_arena(self) -> Arena | None:
@@ -288,8 +316,7 @@ class ProcessPool:
 
     def _warn_about_pipe(self, reason: Exception | str | None) -> None:
         if reason is not None:
-            kind = code(self._kind)
-            text = f'large arrays go through a pipe to and from {kind}, which is several times slower: {reason}'
+            text = f'large arrays go through a pipe to and from {self._name}, which is several times slower: {reason}'
             self._warn_once('pipe', text)
 
     def _warn_once(self, topic: str, text: str) -> None:

@@ -20,19 +20,30 @@ from typing import Any
 from ..memory.file_descriptors import beyond_standard_streams
 from ..memory.forks import in_child
 from ..memory.shared import Arena, RemoteBlocks, SharedBlockPool
-from .channels import Channel
+from .channels import Channel, Load
 from .jobs import Job, WorkItem
 from .pickling import Pickled
 from .process_main import CurrentStep, main
+from .remote_logs import current_levels, handle_record
 
+MAX_MESSAGES = 100  # to take from a process at a time; it may log without end
 BOOT_SCRIPT = """import os, pickle, sys
 try:
     sys.path[:], sys.argv, environment = pickle.load(sys.stdin.buffer)
     os.environ.update(environment)
+    connection = pickle.load(sys.stdin.buffer)
     main, arguments = pickle.load(sys.stdin.buffer)
 except EOFError:
     sys.exit()  # its parent has ended
-main(*arguments)"""
+except Exception as error:
+    from contextlib import suppress
+    from multiprocessing.connection import Connection
+    header = 'failed', 'imported'
+    content = ImportError(f'{type(error).__name__}: {error}')
+    with suppress(OSError):  # its parent has closed the connection
+        Connection(connection).send_bytes(pickle.dumps((header, pickle.dumps(content), [], [])))
+    sys.exit(1)
+main(connection, *arguments)"""
 # Memory freed by large arrays is kept for the next ones: fresh memory is several times slower.
 MALLOC_VARIABLES = {'MALLOC_MMAP_THRESHOLD_': str(32 << 20), 'MALLOC_TRIM_THRESHOLD_': str(256 << 20)}
 # Of all processes, also those that replace others: a class number that is made from a set is the same in each.
@@ -46,12 +57,7 @@ class WorkerProcess:
     """A process, and the groups of items that it has been sent."""
 
     def __init__(
-        self,
-        python: str,
-        blas_threads: int | None,
-        shared: Arena | None,
-        outgoing: SharedBlockPool | None,
-        results: Arena | None,
+        self, blas_threads: int | None, shared: Arena | None, outgoing: SharedBlockPool | None, results: Arena | None
     ):
         arenas = [None if arena is None else arena.descriptor for arena in (results, shared)]
         flags, environment, kept = _settings(blas_threads)
@@ -63,9 +69,9 @@ class WorkerProcess:
             on_error.enter_context(self._socket)
             self.connection = on_error.enter_context(Connection(os.dup(self._socket.fileno())))
             boot_data = pickle.dumps(([*map(_absolute, sys.path)], sys.argv, kept))
-            boot_data += pickle.dumps((main, (other.fileno(), *arenas)))
+            boot_data += pickle.dumps(other.fileno()) + pickle.dumps((main, arenas))
             self._process = subprocess.Popen(
-                [python, *flags, '-P', '-c', BOOT_SCRIPT],  # -P: no modules from the current directory
+                [sys.executable, *flags, '-P', '-c', BOOT_SCRIPT],  # -P: no modules from the current directory
                 stdin=subprocess.PIPE,
                 pass_fds=[other.fileno(), *(descriptor for descriptor in arenas if descriptor is not None)],
                 env=environment,
@@ -79,6 +85,7 @@ class WorkerProcess:
         self.groups: deque[tuple[Job, list[WorkItem]]] = deque()
         self._known_functions: set[int] = set()
         self.started = False
+        self.failures: list[BaseException] = []  # why it has not started
         self.n_groups_sent = 0
         self._current_step = CurrentStep(results)
         self._numbers = count(1)
@@ -88,6 +95,11 @@ class WorkerProcess:
     def waitables(self) -> list[Any]:
         """What is ready when the process has sent something or ended."""
         return [self.connection] if self._pidfd is None else [self.connection, self._pidfd]
+
+    def set_up(self, initializer: Pickled) -> None:
+        """Send it what it calls before anything else. If it has ended, the next ``messages`` raises, not this."""
+        with suppress(OSError):
+            self.channel.send((current_levels(),), initializer)
 
     def send(self, job: Job, items: list[WorkItem], content: Pickled) -> None:
         """Send it items. If it has ended, the next ``messages`` raises, not this."""
@@ -101,16 +113,24 @@ class WorkerProcess:
                 self.channel.send(('function', job.number), job.function)
             self.channel.send_pickled(('items', job.number, job.work.key, items[0].number), content)
 
-    def messages(self) -> Iterator[bytes]:
-        """What it has sent until now.
+    def messages(self) -> Iterator[tuple[Any, Load, int]]:
+        """What it has sent until now, parsed; log records are handled.
 
         Raises
         ------
         EOFError, OSError
             If it has ended.
         """
-        while self.connection.poll():
-            yield self.channel.receive()
+        for _ in range(MAX_MESSAGES):
+            if not self.connection.poll():
+                break
+            header, load, n_bytes = self.channel.parsed(self.channel.receive())
+            if header[0] == 'record':
+                handle_record(header[1], load)
+            else:
+                yield header, load, n_bytes
+        else:
+            return  # others have sent something as well
         if self._has_ended():
             raise EOFError
 
@@ -131,6 +151,9 @@ class WorkerProcess:
     def end(self, timeout: float) -> int:
         """Wait for its end, kill it after ``timeout`` seconds, and return its exit code."""
         self.request_end()
+        with suppress(Exception):  # EOFError after the last record; and whatever a handler of them raises
+            while True:
+                list(self.messages())
         if self._pidfd is not None:
             wait([self._pidfd], max(timeout, 0))
         else:
@@ -154,8 +177,8 @@ class WorkerProcess:
         return self._process.poll() is not None if self._pidfd is None else bool(wait([self._pidfd], 0))
 
 
-def python_for(workers: str) -> str:
-    """The path of the Python that is to run in processes.
+def check_python(workers: str) -> None:
+    """Check that processes can be started.
 
     Raises
     ------
@@ -170,7 +193,7 @@ def python_for(workers: str) -> str:
     elif 'py' not in os.path.basename(path).lower() and b'Py_BytesMain' not in Path(path).read_bytes():
         reason = f'sys.executable is {sys.executable!r}, which is not Python'
     else:
-        return path
+        return
     remedy = 'use threads(n), or set sys.executable to a Python with the same packages'
     raise RuntimeError(f'cannot start {workers}: {reason}; {remedy}')
 

@@ -21,6 +21,14 @@ def test_closing_does_not_wait_for_a_function_that_hangs(run):
     assert float(took) < INTERRUPT_SECONDS
 
 
+@pytest.mark.parametrize(('then', 'expected'), [('closes', (0, '[]\n', '')), ('dies', (-signal.SIGKILL, '', ''))])
+def test_an_initializer_that_hangs_holds_nothing_up(start, tmp_path, then, expected):
+    with start('it_ends_while_an_initializer_is_stuck', then) as process:
+        assert process.stdout.readline() == 'stuck\n'
+        (tmp_path / 'go').touch()
+        assert process.finish() == expected
+
+
 def test_a_function_may_finish_what_it_does_when_the_batches_are_closed(start, tmp_path):
     with start('it_is_closed_while_a_function_runs') as process:
         assert process.stdout.readline() == 'begun\n'

@@ -41,9 +41,22 @@ def test_workers_killed_as_they_start_change_nothing(run):
     assert run('nine_are_killed_as_they_start') == (0, f'True\n[{warning!r}] []\n', '')
 
 
+@pytest.mark.parametrize('when', ['in it', 'after it'])
+def test_a_replaced_worker_calls_the_initializer_again(run, when):
+    assert run('one_with_an_initializer_is_killed', when) == (0, 'True 1\n[]\n', '')
+
+
 def test_workers_that_never_start_are_an_error(run):
     text = 'a process of processes(4) exited with code 3 while starting, for the 40th time in a row'
-    assert run('none_ever_starts') == (0, f'{text} 3\n[]\n', '')
+    assert run('none_ever_starts', 'error') == (0, f'{text} 3\n[]\n', '')
+
+
+def test_an_error_of_the_start_says_where_and_what_to_do(run):
+    code, out, err = run('none_ever_starts', 'note')
+    remedy = 'run it with -c "import pipekit", and the initializer if there is one, to see it fail\n[]\n'
+    assert (code, err) == (0, '')
+    assert out.startswith('raised in a worker process that was to run ')
+    assert out.endswith(f'/python: {remedy}')
 
 
 @pytest.mark.parametrize(

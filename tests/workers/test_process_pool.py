@@ -4,6 +4,7 @@ import functools
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +12,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from pipekit import apply, pipeline, prefetch, processes, repeat, shuffle
+from pipekit import RemoteError, apply, pipeline, prefetch, processes, repeat, shuffle
 from pipekit.describing.descriptions import same
+from pipekit.describing.display import code
 from pipekit.streams.context import Context, Run
 from pipekit.streams.cursors import START
 from pipekit.workers.pools import WorkerPools
+from pipekit.workers.remote_errors import REMEDIES
 
 TIMEOUT_SECONDS = 100
 TWO = processes(2, ahead=8)
@@ -238,6 +241,191 @@ def test_parts_of_a_memory_map_are_opened_by_file(tmp_path, pools):
         return type(rows).__name__, os.path.basename(rows.filename), rows[number, 1]
 
     assert through(pools, look, [0]) == [('memmap', 'data.npy', 10 * 1024 + 1)]
+
+
+def set_builtin(name, value):
+    import builtins
+
+    setattr(builtins, name, value)
+
+
+class Setter:
+    def __init__(self, name):
+        self.name = name
+
+    def __call__(self, value):
+        set_builtin(self.name, value)
+
+    def set(self, value):
+        self(value)
+
+
+def closing_over(value):
+    return lambda: set_builtin('A_SETTING', value)
+
+
+LARGE = np.arange(MIB // 4)
+INITIALIZERS = {
+    'a function': (set_builtin, ('A_SETTING', 7), 7),
+    'a lambda': (lambda value: set_builtin('A_SETTING', value), (8,), 8),
+    'a closure': (closing_over(9), (), 9),
+    'a partial': (functools.partial(set_builtin, 'A_SETTING'), (10,), 10),
+    'an object': (Setter('A_SETTING'), (11,), 11),
+    'a bound method': (Setter('A_SETTING').set, (12,), 12),
+    'a large array': (lambda array: set_builtin('A_SETTING', int(array.sum())), (LARGE,), int(LARGE.sum())),
+    'nothing': (None, (), None),
+}
+
+
+@pytest.mark.parametrize('kind', INITIALIZERS)
+def test_any_function_may_be_an_initializer(kind):
+    initializer, arguments, expected = INITIALIZERS[kind]
+
+    def look(value):
+        import builtins
+
+        return value, getattr(builtins, 'A_SETTING', None)
+
+    workers = processes(2, initializer=initializer, initargs=arguments)
+    with pipeline(range(20), apply(look, workers=workers), prefetch()) as batches:
+        assert list(batches) == [(value, expected) for value in range(20)]
+
+
+EFFECTS = {
+    'how floating point errors are handled': (
+        lambda: set_errors('raise'),
+        (),
+        lambda _: np.geterr()['divide'],
+        'raise',
+    ),
+    'how arrays print': (np.set_printoptions, (2,), lambda _: np.get_printoptions()['precision'], 2),
+    'the limit of recursion': (sys.setrecursionlimit, (1234,), lambda _: sys.getrecursionlimit(), 1234),
+    'a module': (set_builtin, ('A_MODULE', os), lambda _: A_MODULE.__name__, 'os'),  # noqa: F821
+    'the current directory': (os.chdir, ('/',), lambda _: os.getcwd(), '/'),
+    'the mask of new files': (os.umask, (0o77,), lambda _: os.umask(0o77), 0o77),
+    'the hooks of the interpreter': (lambda: setattr(sys, 'a_hook', 1), (), lambda _: sys.a_hook, 1),
+}
+
+
+def set_errors(mode):
+    np.seterr(divide=mode)
+
+
+@pytest.mark.parametrize('kind', EFFECTS)
+def test_what_an_initializer_sets_is_set_for_every_item(kind):
+    initializer, arguments, look, expected = EFFECTS[kind]
+    workers = processes(2, initializer=initializer, initargs=arguments)
+    with pipeline(range(9), apply(look, workers=workers), prefetch()) as batches:
+        assert list(batches) == [expected] * 9
+
+
+def raise_in_setup(error):
+    raise error
+
+
+class NotHere:
+    def __reduce__(self):
+        return refuse, ()
+
+
+def refuse():
+    raise ModuleNotFoundError('no module of this name')
+
+
+class Odd(Exception):
+    def __init__(self, a, *, b):
+        super().__init__(a)
+        self.lines = (line for line in 'ab')
+
+
+def fail():
+    raise ZeroDivisionError('in setup')
+
+
+def raise_odd():
+    raise Odd(1, b=2)
+
+
+def recurse():
+    recurse()
+
+
+FAILURES = {
+    'an error': (fail, (), ZeroDivisionError, 'called'),
+    'an error of the system': (open, ('/nowhere/at/all',), FileNotFoundError, 'called'),
+    'an error that is given': (raise_in_setup, (ValueError(1),), ValueError, 'called'),
+    'an exit': (sys.exit, (3,), SystemExit, 'called'),
+    'an interrupt': (raise_in_setup, (KeyboardInterrupt(),), KeyboardInterrupt, 'called'),
+    'an end': (raise_in_setup, (StopIteration(),), RuntimeError, None),
+    'a group': (raise_in_setup, (ExceptionGroup('a', [ValueError(1)]),), ExceptionGroup, 'called'),
+    'one that cannot be pickled': (raise_odd, (), RemoteError, 'called'),
+    'a deep recursion': (recurse, (), RecursionError, 'called'),
+    'a module that is not there': (print, (NotHere(),), ModuleNotFoundError, 'unpickled'),
+}
+
+
+@pytest.mark.parametrize('kind', FAILURES)
+@pytest.mark.parametrize('n', [1, 3])
+def test_an_error_in_an_initializer_says_where_it_was_and_what_to_do(kind, n):
+    initializer, arguments, error, verb = FAILURES[kind]
+    workers = processes(n, initializer=initializer, initargs=arguments)
+    with pytest.raises(error) as caught, pipeline(range(9), apply(abs, workers=workers), prefetch()) as batches:
+        list(batches)
+    if verb is not None:
+        notes = '\n'.join(caught.value.__notes__)
+        assert (
+            f'raised in a worker process when the initializer {code(initializer)} was {verb}: {REMEDIES[verb]}' in notes
+        )
+
+
+def test_an_initializer_that_cannot_be_pickled_is_named():
+    lock = threading.Lock()
+    for initializer, arguments, culprit in [(lambda: lock, (), '<lambda>'), (print, (lock,), '<lock>')]:
+        workers = processes(2, initializer=initializer, initargs=arguments)
+        with (
+            pytest.raises(TypeError, match=f'cannot send {culprit} to processes') as caught,
+            pipeline(range(9), apply(abs, workers=workers), prefetch()) as batches,
+        ):
+            list(batches)
+        assert 'because it cannot be pickled' in str(caught.value)
+
+
+def test_after_an_error_in_an_initializer_the_next_epoch_tries_again(tmp_path):
+    def setup():
+        if not (tmp_path / 'data').exists():
+            raise OSError('no data')
+
+    with pipeline(range(6), apply(abs, workers=processes(2, initializer=setup)), prefetch(6)) as batches:
+        with pytest.raises(OSError, match='no data'):
+            list(batches)
+        (tmp_path / 'data').touch()
+        assert list(batches) == list(range(6))
+
+
+@pytest.mark.parametrize('what', ['a function', 'an input'])
+def test_what_cannot_be_unpickled_in_a_process_says_so(what):
+    not_here = NotHere()
+    function = (lambda value: not_here) if what == 'a function' else id
+    source = [1] if what == 'a function' else [NotHere()]
+    with (
+        pytest.raises(ModuleNotFoundError, match='no module of this name') as caught,
+        pipeline(source, apply(function, workers=processes(2)), prefetch()) as batches,
+    ):
+        list(batches)
+    name = code(function)
+    text = f'raised in a worker process when {name} or its input was unpickled: {REMEDIES["unpickled"]}'
+    assert text in caught.value.__notes__
+
+
+def test_what_pipekit_needs_may_be_missing_in_a_process():
+    program = PROGRAMS / 'without_modules.py'
+    done = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+    )
+    assert done.stderr == ''
+    error, note = done.stdout.splitlines()[:2]
+    assert error.startswith("ImportError: ModuleNotFoundError: No module named '")
+    assert note == f'raised in a worker process when pipekit was imported: {REMEDIES["imported"]}'
 
 
 BLAS = [f'{name}_NUM_THREADS' for name in ('OMP', 'OPENBLAS', 'MKL')]

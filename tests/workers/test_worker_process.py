@@ -8,7 +8,7 @@ import pytest
 
 from pipekit import apply, pipeline, prefetch, processes
 from pipekit.workers import worker_process
-from pipekit.workers.worker_process import how_it_ended, oom_kills, python_for
+from pipekit.workers.worker_process import check_python, how_it_ended, oom_kills
 
 HASH_SEEDS = Path(__file__).parent / 'programs' / 'hash_seeds.py'
 
@@ -89,7 +89,7 @@ def test_what_may_be_python_is_started(kind, tmp_path, monkeypatch):
     executable = PYTHON[kind](tmp_path)
     monkeypatch.setenv('PATH', os.path.dirname(sys.executable), prepend=os.pathsep)
     monkeypatch.setattr(sys, 'executable', executable)
-    assert os.path.samefile(python_for('processes(2)'), shutil.which(executable))
+    check_python('processes(2)')
 
 
 @pytest.mark.parametrize('frozen', [True, 1, 'macosx_app', 'windows_exe', 'dll', 'console_exe'])

@@ -38,6 +38,20 @@ def it_is_closed_while_a_function_is_stuck():
     say(took)
 
 
+def it_ends_while_an_initializer_is_stuck(then):
+    def setup():
+        os.write(1, b'stuck\n')
+        threading.Event().wait()
+
+    batches = pipeline(numbers, apply(float, workers=processes(1, initializer=setup)), prefetch())
+    iter(batches)
+    until(lambda: os.path.exists('go'))
+    if then == 'dies':
+        die()
+    batches.close()
+    say(left())
+
+
 def it_is_closed_while_a_function_runs():
     def load(value):
         if value == 2:

@@ -99,13 +99,13 @@ def nine_are_killed_as_they_start():
     say(warned, left())
 
 
-def none_ever_starts():
+def none_ever_starts(told):
     start_workers_with('exit 3')
     batches = pipeline(range(100), apply(float, workers=processes(4)), prefetch())
     try:
         list(batches)
     except WorkerCrashed as error:
-        say(error, error.exit_code)
+        say(*([error, error.exit_code] if told == 'error' else error.__notes__[:1]))
     batches.close()
     say(left())
 
@@ -139,6 +139,23 @@ def one_is_killed_that_has_started_another_process():
 
     with pipeline(range(9), apply(load, workers=processes(1)), prefetch()) as batches:
         say(list(batches) == list(range(9)))
+    say(left())
+
+
+def one_with_an_initializer_is_killed(when):
+    def setup(number):
+        sys.numbers = [*getattr(sys, 'numbers', []), number]  # in a module of the process
+        if when == 'in it' and once():
+            die()
+
+    def load(value):
+        if value == 50 and when == 'after it' and once():
+            die()
+        return value, sys.numbers
+
+    workers = processes(2, initializer=setup, initargs=(7,))
+    with pipeline(range(100), apply(load, workers=workers), prefetch()) as batches:
+        say(list(batches) == [(value, [7]) for value in range(100)], len(warned))
     say(left())
 
 
