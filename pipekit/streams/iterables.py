@@ -80,7 +80,8 @@ def _new_source(iterable: Any) -> Source[Any]:
         indices = counting(iterable, partial(_indices_after, iterable))
         return _GivenSource(partial(_open_sequence, iterable), indices=indices)
     if isinstance(iterable, Iterable) and getattr(iterable, 'ndim', 1) != 0:
-        return _GivenSource(partial(_open_returned, lambda: iterable, iterable), replays=True)
+        is_set = isinstance(iterable, set | frozenset)
+        return _GivenSource(partial(_open_returned, lambda: iterable, iterable), replays=True, is_ordered=not is_set)
     if callable(iterable) and not isinstance(iterable, type):
         if not needs_no_arguments(iterable, unknown=True):
             name = code(iterable)
