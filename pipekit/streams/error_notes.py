@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, NoReturn
 
 from ..describing.display import brief, code, ordinal
-from ..describing.tracebacks import hide_own_frames
+from ..describing.tracebacks import hide_own_frames, notes_of, set_notes
 from ..errors import PipekitError
 from .cursors import Cursor
 
@@ -102,14 +102,12 @@ def raise_with_note(
 
 def add_note(error: BaseException, note: Note) -> None:
     """Add a note to an error; replaces the one from an earlier time that the same error was raised."""
-    notes = getattr(error, '__notes__', [])
-    notes[:] = [other for other in notes if not isinstance(other, Note)]
-    error.add_note(note)
+    set_notes(error, [*(other for other in notes_of(error) if not isinstance(other, Note)), note])
 
 
 def annotate(error: BaseException, name: str, cursor: Cursor) -> None:
     """Prepare an error for the user: add a note if it has none, and hide pipekit's frames in its traceback."""
-    is_noted = any(isinstance(note, Note) for note in getattr(error, '__notes__', ()))
+    is_noted = any(isinstance(note, Note) for note in notes_of(error))
     if isinstance(error, Exception) and not isinstance(error, PipekitError) and not is_noted:
         add_note(error, Note(f'after the cursor {cursor}\nto run it again: {name}.replay({cursor})'))
     hide_own_frames(error)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import traceback
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from more_itertools import consume, repeatfunc
 
 from pipekit import (
+    RemoteError,
     apply,
     combine_batches,
     expiration_pool,
@@ -288,3 +290,55 @@ def test_ctrl_c_in_the_consumer_is_not_blamed_on_a_sample():
 def test_a_path_has_the_branches_and_the_number_but_no_passes():
     assert StageLocation('apply(load)', 2, 3, key=(1, (3,), 0)).path == '1.0.2'
     assert StageLocation('apply(load)', 2, 3, key=((3,),)).path == '2'
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    value: int
+
+
+class WithoutNotes(Exception):
+    __notes__ = ()
+
+
+class RefusesNotes(Exception):
+    def add_note(self, note):
+        raise RuntimeError('no notes')
+
+    def __setattr__(self, name, value):
+        raise RuntimeError('no attributes')
+
+
+class OddNotes(Exception):
+    __notes__ = property(lambda self: 1 / 0)
+
+
+@pytest.mark.parametrize('workers', [None, threads(2)], ids=repr)
+@pytest.mark.parametrize('kind', [Frozen, WithoutNotes, RefusesNotes, OddNotes])
+def test_an_error_that_takes_no_notes_is_still_the_users(kind, workers):
+    errors = []
+
+    def fails(value):
+        errors.append(kind(value))
+        raise errors[-1]
+
+    made = pipeline(range(9), apply(fails, workers=workers))
+    with pytest.raises(kind) as caught:
+        list(made)
+    assert caught.value is errors[0]
+    with pipeline(made, prefetch()) as batches, pytest.raises(kind) as caught:
+        list(batches)
+    assert any(caught.value is error for error in errors)
+    if kind in (Frozen, WithoutNotes):
+        assert last_line(caught.value) == 'pipeline.replay(0)'
+
+
+@pytest.mark.parametrize('kind', [Frozen, WithoutNotes])
+def test_in_a_process_too_as_far_as_it_can_be_pickled(kind):
+    def fails(value):
+        raise kind(value)
+
+    with pipeline(range(9), apply(fails, workers=processes(1)), prefetch()) as batches:
+        with pytest.raises((kind, RemoteError)) as caught:
+            list(batches)
+    assert kind.__name__ in repr(caught.value)
