@@ -9,6 +9,7 @@ from ..describing.tracebacks import hide_own_frames, notes_of, set_notes
 from ..errors import PipekitError
 from .cursors import Cursor
 
+LONGEST_LABEL = 240  # characters; a mix may have a thousand sources
 STRAY_STOP = 'a function raised StopIteration, which would end the data silently'
 
 
@@ -76,10 +77,13 @@ class StageLocation(NamedTuple):
         stage = '' if self.shares_cursors and not self.key and not is_handled else f', stage={self.number}'
         key = f', key={self.key}' if self.key else ''
         again = f'to run it again: pipeline.replay({before}{stage}{key})'
-        return Note(f'in {self.label}, on {self.noun} {brief(value)} (cursor {cursor})\n{again}')
+        return Note(f'in {self.label}, on {self.noun} {brief(value)} (cursor {brief(cursor)})\n{again}')
 
     def _code(self) -> str:
-        return self.part if isinstance(self.part, str) else ' '.join(code(self.part).split())
+        if isinstance(self.part, str):
+            return self.part
+        text = ' '.join(code(self.part).split())
+        return text if len(text) <= LONGEST_LABEL else f'{text[:LONGEST_LABEL]}...'
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StageLocation, (self._code(), *self[1:])

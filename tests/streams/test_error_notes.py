@@ -4,6 +4,7 @@ import subprocess
 import sys
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -338,7 +339,26 @@ def test_in_a_process_too_as_far_as_it_can_be_pickled(kind):
     def fails(value):
         raise kind(value)
 
-    with pipeline(range(9), apply(fails, workers=processes(1)), prefetch()) as batches:
-        with pytest.raises((kind, RemoteError)) as caught:
-            list(batches)
+    with (
+        pipeline(range(9), apply(fails, workers=processes(1)), prefetch()) as batches,
+        pytest.raises((kind, RemoteError)) as caught,
+    ):
+        list(batches)
     assert kind.__name__ in repr(caught.value)
+
+
+def test_the_note_is_short_where_a_mix_has_a_thousand_sources():
+    def fails(value, **options):
+        raise Broken
+
+    mixed = mix(*(pipeline(range(number + 1), repeat()) for number in range(1000)), seed=0)
+    many = partial(fails, **{f'option_{number}': number for number in range(1000)})
+    for stages in ([apply(fails)], [apply(many)], [take(5), repeat(), keep(fails)]):
+        with pytest.raises(Broken) as caught:
+            list(pipeline(mixed, *stages))
+        where, again = note_of(caught.value).splitlines()
+        assert len(where) < 600
+        assert again.startswith('to run it again: pipeline.replay(')
+    label = StageLocation(mixed, 1, 2).label
+    assert len(label) < 300
+    assert label.endswith('..., the 1st of 2 stages')
