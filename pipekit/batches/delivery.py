@@ -222,9 +222,7 @@ class Delivery(Generic[Out_co]):
         if delivered > epoch.before:
             raise StopIteration
         if signal is Signal.END:
-            is_pass = self.end.batches_per_epoch is None
-            remedy = 'a pass over it yields none' if is_pass else 'add repeat() to start it again'
-            raise Exhausted(f'the source ended after {delivered} batches; {remedy}')
+            raise Exhausted(f'the source ended after {delivered} batches; {self.end.remedy(self.pipeline, delivered)}')
 
     def _log_report(self, every_seconds: float) -> None:
         if perf_counter() - self._logged > every_seconds:

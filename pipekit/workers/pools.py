@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from ..describing.display import code
+from ..describing.tracebacks import notes_of, set_notes
 from .kinds import OnWait, Processes, SupportsSubmit, Threads, Workers
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class WorkerPools:
         try:
             future = executor.submit(work, value)
         except BaseException as error:
-            error.add_note(f'raised by submit of workers={code(workers)}')
+            set_notes(error, [*notes_of(error), f'raised by submit of workers={code(workers)}'])
             raise
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
