@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import io
+import linecache
 import os
 import pickle
 import sys
@@ -11,13 +13,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import _lru_cache_wrapper, lru_cache, partial
 from operator import attrgetter
-from types import TracebackType, WrapperDescriptorType
-from typing import Any, TypeAlias
+from types import CodeType, TracebackType, WrapperDescriptorType
+from typing import Any, NamedTuple, TypeAlias
 
 import cloudpickle
 import numpy as np
 import numpy.typing as npt
-from tblib.pickling_support import pickle_exception, pickle_traceback
+from more_itertools import nth
+from tblib.pickling_support import pickle_exception
 
 from ..describing.display import code
 from ..describing.structures import fields_of
@@ -28,7 +31,17 @@ Place: TypeAlias = Callable[[Bytes], Extent | None]  # stores a buffer in an are
 Pickled: TypeAlias = tuple[bytes, list[Extent]]
 
 MAX_PATH_CHARACTERS = 100
+MAX_FRAMES, SHOWN_FRAMES = 100, 10  # of a traceback, and at each end of a longer one
 MIN_OUT_OF_BAND_BYTES = 1 << 15  # smaller buffers are faster in the pipe
+
+
+class FrameSummary(NamedTuple):
+    """What a traceback shows of a frame; the position is a first and last line, and columns or -1."""
+
+    filename: str
+    name: str
+    module: Any
+    position: tuple[int, ...]
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
@@ -58,7 +71,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
             # The arguments of an __init__ in Python are unknown, so that such an error is rebuilt without calling it.
             return pickle_exception(obj, builtin_inits=(type(obj).__init__,)) if has_c_init else pickle_exception(obj)
         if isinstance(obj, TracebackType):
-            return pickle_traceback(obj)
+            return _reduced_traceback(obj)
+        if isinstance(obj, CodeType):  # cloudpickle does not keep the name of its file, which tracebacks show
+            lines = [] if os.path.exists(obj.co_filename) else linecache.getlines(obj.co_filename)
+            return _code, (*self.dispatch_table[CodeType](obj), obj.co_filename, lines)
         reduced = super().reducer_override(obj)
         if isinstance(obj, type) and isinstance(reduced, tuple) and len(reduced) == 6:
             # The class comes back with the samples: its state there must not overwrite its state here.
@@ -117,6 +133,12 @@ def _complete_class(set_state: Callable[[type, Any], object], kind: type, state:
         _complete_classes.add(kind)
 
 
+def _code(make: Callable[..., CodeType], args: tuple[Any, ...], filename: str, lines: list[str]) -> CodeType:
+    if lines:  # of a notebook's cell
+        linecache.cache.setdefault(filename, (sum(map(len, lines)), None, lines, filename))
+    return make(*args).replace(co_filename=filename)
+
+
 def _is_importable(function: Any) -> bool:
     module = sys.modules.get(function.__module__)
     with suppress(AttributeError):
@@ -163,3 +185,42 @@ def _reduced_memmap(array: np.memmap[Any, Any], reopen_views: bool) -> Any:
         order = 'C' if array.flags.c_contiguous else 'F'
         return np.memmap, (whole.filename, array.dtype, mode, offset, array.shape, order)
     return np.ndarray.view, (array.view(np.ndarray), np.memmap)
+
+
+def _reduced_traceback(traceback: TracebackType) -> tuple[Any, ...]:
+    frames = []
+    part: TracebackType | None = traceback
+    while part is not None:
+        frames.append(_summary(part))
+        part = part.tb_next
+    if len(frames) > MAX_FRAMES:
+        text = f'{len(frames) - 2 * SHOWN_FRAMES} frames are left out'
+        frames[SHOWN_FRAMES:-SHOWN_FRAMES] = [FrameSummary('...', text, None, _without_columns(1))]
+    return _traceback, (frames,)
+
+
+def _summary(part: TracebackType) -> FrameSummary:
+    program = part.tb_frame.f_code
+    line: int | None = part.tb_lineno  # None of an instruction that no line of the source stands for
+    found: Any = nth(program.co_positions(), part.tb_lasti // 2) if part.tb_lasti >= 0 else None
+    if found is None or None in found or found[0] != line:
+        found = _without_columns(program.co_firstlineno if line is None else line)
+    return FrameSummary(program.co_filename, program.co_name, part.tb_frame.f_globals.get('__name__'), found)
+
+
+def _without_columns(line: int) -> tuple[int, ...]:
+    return line, line, -1, -1
+
+
+def _traceback(frames: list[FrameSummary]) -> TracebackType | None:
+    following: TracebackType | None = None
+    for filename, name, module, position in reversed(frames):
+        where: Any = dict(zip(('lineno', 'end_lineno', 'col_offset', 'end_col_offset'), position, strict=True))
+        statement = ast.Raise(ast.Name('error', ast.Load(), **where), **where)
+        program = compile(ast.Module([statement], []), filename, 'exec').replace(co_name=name)
+        try:
+            exec(program, {'__name__': module, 'error': Exception})
+        except Exception as error:
+            frame = error.__traceback__.tb_next  # type: ignore[union-attr]
+            following = TracebackType(following, frame.tb_frame, frame.tb_lasti, position[0])  # type: ignore[union-attr]
+    return following

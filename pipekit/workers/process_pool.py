@@ -28,7 +28,7 @@ from .jobs import Job, Work, WorkItem, regrouped, take_items
 from .kinds import OnWait, Processes
 from .pickling import Extent, Pickled, is_picklable, pickled, unpicklable_part
 from .process_main import EXIT_GRACE_SECONDS
-from .worker_process import WorkerProcess, how_it_ended, oom_kills
+from .worker_process import WorkerProcess, how_it_ended, oom_kills, python_for
 
 CLOSE_TIMEOUT_SECONDS = EXIT_GRACE_SECONDS + 0.5  # after which a process that was asked to end is killed
 MAX_GROUP_SIZE = 512
@@ -45,6 +45,7 @@ class ProcessPool:
     def __init__(self, kind: Processes, on_wait: OnWait | None = None):
         self._kind = kind
         self._on_wait = on_wait
+        self._python = python_for(code(kind))
         self._workers: list[WorkerProcess] = []
         self._is_cancelled = False
         self._lock = threading.RLock()  # for the two above: a signal handler or a finalizer may cancel at any time
@@ -230,7 +231,7 @@ class ProcessPool:
         self._warn_about_pipe(no_room)
 
     def _start(self) -> WorkerProcess:
-        worker = WorkerProcess(self._shared, self._blocks, self._new_arena(), self._kind.blas_threads)
+        worker = WorkerProcess(self._python, self._kind.blas_threads, self._shared, self._blocks, self._new_arena())
         with self._lock:
             self._workers.append(worker)
             if self._is_cancelled:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from itertools import count
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from shutil import which
 from typing import Any
 
 from ..memory.file_descriptors import beyond_standard_streams
@@ -23,15 +25,20 @@ from .jobs import Job, WorkItem
 from .pickling import Pickled
 from .process_main import CurrentStep, main
 
-BOOT_SCRIPT = """import pickle, sys
+BOOT_SCRIPT = """import os, pickle, sys
 try:
-    sys.path[:], sys.argv = pickle.load(sys.stdin.buffer)
+    sys.path[:], sys.argv, environment = pickle.load(sys.stdin.buffer)
+    os.environ.update(environment)
     main, arguments = pickle.load(sys.stdin.buffer)
 except EOFError:
     sys.exit()  # its parent has ended
 main(*arguments)"""
 # Memory freed by large arrays is kept for the next ones: fresh memory is several times slower.
 MALLOC_VARIABLES = {'MALLOC_MMAP_THRESHOLD_': str(32 << 20), 'MALLOC_TRIM_THRESHOLD_': str(256 << 20)}
+# Of all processes, also those that replace others: a class number that is made from a set is the same in each.
+_given_seed = os.environ.get('PYTHONHASHSEED', '')
+_is_number = _given_seed.isascii() and _given_seed.isdecimal() and int(_given_seed) < 1 << 32
+HASH_SEED = _given_seed if _is_number else str(int.from_bytes(os.urandom(4), 'little'))
 BLAS_PREFIXES = ('BLIS', 'MKL', 'NUMBA', 'NUMEXPR', 'OMP', 'OPENBLAS', 'VECLIB_MAXIMUM')
 
 
@@ -39,11 +46,15 @@ class WorkerProcess:
     """A process, and the groups of items that it has been sent."""
 
     def __init__(
-        self, shared: Arena | None, outgoing: SharedBlockPool | None, results: Arena | None, blas_threads: int | None
+        self,
+        python: str,
+        blas_threads: int | None,
+        shared: Arena | None,
+        outgoing: SharedBlockPool | None,
+        results: Arena | None,
     ):
         arenas = [None if arena is None else arena.descriptor for arena in (results, shared)]
-        limits = {} if blas_threads is None else {f'{name}_NUM_THREADS': str(blas_threads) for name in BLAS_PREFIXES}
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        flags, environment, kept = _settings(blas_threads)
         with beyond_standard_streams(), ExitStack() as on_exit, ExitStack() as on_error:
             if results is not None:
                 on_exit.callback(results.close_descriptor)
@@ -51,12 +62,13 @@ class WorkerProcess:
             on_exit.enter_context(other)
             on_error.enter_context(self._socket)
             self.connection = on_error.enter_context(Connection(os.dup(self._socket.fileno())))
-            boot_data = pickle.dumps((sys.path, sys.argv)) + pickle.dumps((main, (other.fileno(), *arenas)))
+            boot_data = pickle.dumps(([*map(_absolute, sys.path)], sys.argv, kept))
+            boot_data += pickle.dumps((main, (other.fileno(), *arenas)))
             self._process = subprocess.Popen(
-                [sys.executable, *flags, '-P', '-c', BOOT_SCRIPT],  # -P: no modules from the current directory
+                [python, *flags, '-P', '-c', BOOT_SCRIPT],  # -P: no modules from the current directory
                 stdin=subprocess.PIPE,
                 pass_fds=[other.fileno(), *(descriptor for descriptor in arenas if descriptor is not None)],
-                env=MALLOC_VARIABLES | os.environ | limits,
+                env=environment,
                 process_group=0,  # a Ctrl-C in the terminal does not reach it
             )
             on_error.pop_all()
@@ -142,6 +154,27 @@ class WorkerProcess:
         return self._process.poll() is not None if self._pidfd is None else bool(wait([self._pidfd], 0))
 
 
+def python_for(workers: str) -> str:
+    """The path of the Python that is to run in processes.
+
+    Raises
+    ------
+    RuntimeError
+        If ``sys.executable`` is none, so that to start it would, for one, start the training again.
+    """
+    path = which(sys.executable) if sys.executable else None
+    if getattr(sys, 'frozen', False):
+        reason = f'this program is frozen, so that sys.executable, {sys.executable!r}, starts it again'
+    elif path is None:
+        reason = f'sys.executable is {sys.executable!r}, which is no program'
+    elif 'py' not in os.path.basename(path).lower() and b'Py_BytesMain' not in Path(path).read_bytes():
+        reason = f'sys.executable is {sys.executable!r}, which is not Python'
+    else:
+        return path
+    remedy = 'use threads(n), or set sys.executable to a Python with the same packages'
+    raise RuntimeError(f'cannot start {workers}: {reason}; {remedy}')
+
+
 def how_it_ended(exit_code: int, oom_kills_before: int) -> str:
     """How a process ended, in words; the second argument is ``oom_kills()`` from before it began."""
     if exit_code >= 0:
@@ -158,6 +191,26 @@ def oom_kills() -> int:
     with suppress(OSError, ValueError), open('/proc/vmstat', encoding='ascii') as file:
         return int(next((line.split()[1] for line in file if line.startswith('oom_kill ')), 0))
     return 0
+
+
+def _settings(blas_threads: int | None) -> tuple[list[str], dict[str, str], dict[str, str]]:
+    """The options and the environment of a new Python, and what it adds to that environment after its start."""
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    environment, kept = MALLOC_VARIABLES | os.environ, {}
+    if sys.flags.ignore_environment:  # as -E and -I have it, which would ignore the hash seed as well
+        flags = ['-s' if flag == '-I' else flag for flag in flags if flag != '-E']
+        kept = {name: environment.pop(name) for name in list(environment) if name.startswith('PYTHON')}
+    if blas_threads is not None:
+        environment |= {f'{name}_NUM_THREADS': str(blas_threads) for name in BLAS_PREFIXES}
+    return flags, environment | {'PYTHONHASHSEED': HASH_SEED}, kept
+
+
+def _absolute(entry: str) -> str:
+    """An entry of ``sys.path`` as it was found when this process first imported from it, wherever that was."""
+    with suppress(OSError, TypeError):  # the current directory is gone, or the entry is none
+        path = os.path.abspath(getattr(sys.path_importer_cache.get(entry), 'path', entry))
+        return path if os.path.exists(path) else entry
+    return entry
 
 
 def _open_pidfd(pid: int) -> int | None:
