@@ -51,7 +51,7 @@ HOUSE = """
                     process_main  jobs
                     channels
                     pickling
-                    kinds  remote_errors
+                    kinds  remote_errors  settings
 
     memory          shared
                     blocks

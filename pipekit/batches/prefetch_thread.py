@@ -75,7 +75,9 @@ class PrefetchThread:
         self._is_awaited = self.is_full = False
         self._arrival: SimpleQueue[None] = SimpleQueue()  # wakes a consumer
         self._room: SimpleQueue[None] = SimpleQueue()  # wakes the thread
-        self._thread = threading.Thread(target=self._fill, args=(entries,), name='pipekit-prefetch', daemon=True)
+        self._thread = threading.Thread(
+            target=pools.settings.run, args=(self._fill, entries), name='pipekit-prefetch', daemon=True
+        )
         self._owner: weakref.ref[Any] | None = weakref.ref(owner, lambda _: self._give_up())
 
     def start(self) -> None:

@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 from ..describing.display import code
 from .kinds import OnWait, Processes, SupportsSubmit, Threads, Workers
+from .settings import Settings
 from .thread_pool import PendingCall, ThreadPool
 
 if TYPE_CHECKING:
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
 
 
 class WorkerPools:
-    """What the workers of one open pipeline run in: threads and processes of its own, and borrowed executors."""
+    """What the workers of one open pipeline run in: threads and processes of its own, and borrowed executors.
+
+    The threads and processes have the settings of the thread that makes this.
+    """
 
     def __init__(self, on_wait: OnWait | None = None) -> None:
+        self.settings = Settings()
         self._on_wait = on_wait
         self._thread_pools: dict[Threads, ThreadPool] = {}
         self._process_pools: dict[Processes, ProcessPool] = {}
@@ -95,7 +100,7 @@ class WorkerPools:
         if workers not in self._process_pools:
             from .process_pool import ProcessPool  # needs the extra `processes`
 
-            self._process_pools[workers] = ProcessPool(workers, self._on_wait)
+            self._process_pools[workers] = ProcessPool(workers, self.settings, self._on_wait)
             if self._is_cancelled:  # by another thread, which may not have seen the new pool
                 self._process_pools[workers].cancel()
         return self._process_pools[workers]
@@ -104,7 +109,7 @@ class WorkerPools:
         if not isinstance(workers, Threads):
             return workers, 2 * (os.cpu_count() or 1) + 2
         if workers not in self._thread_pools:
-            self._thread_pools[workers] = ThreadPool(workers)
+            self._thread_pools[workers] = ThreadPool(workers, self.settings)
             if self._is_cancelled:  # as above
                 self._thread_pools[workers].cancel()
         return self._thread_pools[workers], workers.ahead

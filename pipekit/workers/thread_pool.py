@@ -11,13 +11,15 @@ from threading import Thread
 from typing import Any
 
 from .kinds import Threads
+from .settings import Settings
 
 
 class ThreadPool:
     """The threads, from the first item to ``close``: one is started with each item, until there are ``n``."""
 
-    def __init__(self, kind: Threads):
+    def __init__(self, kind: Threads, settings: Settings):
         self._kind = kind
+        self._settings = settings
         self._is_cancelled = False
         self._calls: SimpleQueue[PendingCall | None] = SimpleQueue()  # None is the end: a thread leaves it for the next
         self._unstarted = deque(range(kind.n))
@@ -53,7 +55,9 @@ class ThreadPool:
             number = self._unstarted.popleft()
         except IndexError:  # another thread has started the last one
             return
-        thread = Thread(target=self._serve, name=f'pipekit-{self._kind!r}_{number}', daemon=True)
+        thread = Thread(
+            target=self._settings.run, args=(self._serve,), name=f'pipekit-{self._kind!r}_{number}', daemon=True
+        )
         thread.start()
         self._threads.append(thread)
 

@@ -9,6 +9,7 @@ from itertools import count
 import pytest
 
 from pipekit import threads
+from pipekit.workers.settings import Settings
 from pipekit.workers.thread_pool import ThreadPool
 
 TIMEOUT_SECONDS = 20
@@ -20,7 +21,7 @@ class Array(list):
 
 @pytest.fixture
 def pool():
-    pool = ThreadPool(threads(2, name='t'))
+    pool = ThreadPool(threads(2, name='t'), Settings())
     yield pool
     pool.close()
 
@@ -122,7 +123,7 @@ def test_a_pool_may_be_cancelled_and_given_calls_by_several_threads_at_once():
     sys.setswitchinterval(1e-6)
     try:
         for _ in range(100):
-            pool = ThreadPool(threads(3))
+            pool = ThreadPool(threads(3), Settings())
             numbers, outcomes, begun = count(), [], threading.Barrier(4)
 
             def submit(pool=pool, numbers=numbers, outcomes=outcomes, begun=begun):
