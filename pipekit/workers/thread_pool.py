@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
+from ..describing.display import code
 from .kinds import Threads
 from .settings import Settings
 
@@ -62,17 +63,30 @@ class ThreadPool:
         self._threads.append(thread)
 
     def _serve(self) -> None:
+        is_initialized = False
         while (call := self._calls.get()) is not None:
             function = call.function
             try:
-                if function is not None and not self._is_cancelled:
-                    call.finish(function(call.value))
-                else:
+                if function is None or self._is_cancelled:
                     call.cancel()
+                    continue
+                if not is_initialized:
+                    self._initialize()
+                    is_initialized = True
+                call.finish(function(call.value))
             except BaseException as error:
                 call.finish(error=error)
-            del call, function  # the value, or the error whose traceback leads here, is not held during the wait
+            finally:
+                del call, function  # the value, or the error whose traceback leads here, is not held during the wait
         self._calls.put(None)
+
+    def _initialize(self) -> None:
+        if (initializer := self._kind.initializer) is not None:
+            try:
+                initializer(*self._kind.initargs)
+            except BaseException as error:
+                error.add_note(f'raised by initializer={code(initializer)} of workers={code(self._kind)}')
+                raise
 
 
 class PendingCall:

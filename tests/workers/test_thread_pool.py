@@ -5,10 +5,12 @@ import weakref
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from itertools import count
+from operator import itemgetter
 
 import pytest
+from more_itertools import bucket, ilen
 
-from pipekit import threads
+from pipekit import apply, pipeline, prefetch, threads
 from pipekit.workers.settings import Settings
 from pipekit.workers.thread_pool import ThreadPool
 
@@ -146,3 +148,77 @@ def test_a_pool_may_be_cancelled_and_given_calls_by_several_threads_at_once():
             assert not [thread for thread in threading.enumerate() if thread.name.startswith('pipekit-threads(3)_')]
     finally:
         sys.setswitchinterval(interval)
+
+
+def opened(function, workers):
+    return pipeline(range(40), apply(function, workers=workers), prefetch())
+
+
+@pytest.mark.parametrize('n', [1, 2, 5])
+@pytest.mark.parametrize('initargs', [(), (1,), (1, 'b')])
+def test_an_initializer_runs_once_in_each_thread_before_its_first_item(n, initargs):
+    together = threading.Barrier(n, timeout=TIMEOUT_SECONDS)
+    events = []
+
+    def initialize(*arguments):
+        assert arguments == initargs
+        events.append(('initialized', threading.get_ident()))
+
+    def load(number):
+        events.append((number, threading.get_ident()))
+        if [ident for _, ident in events].count(threading.get_ident()) == 2:
+            together.wait()  # each thread has one
+        return number
+
+    for _ in range(2):  # it runs again after they were closed
+        events.clear()
+        with opened(load, threads(n, initializer=initialize, initargs=initargs)) as batches:
+            assert list(batches) == list(range(40))
+        by_thread = bucket(events, key=itemgetter(1))
+        assert ilen(by_thread) == n
+        for ident in by_thread:
+            first, *others = [what for what, _ in by_thread[ident]]
+            assert first == 'initialized'
+            assert 'initialized' not in others
+
+
+ERRORS = [OSError('broken'), KeyError('a'), ImportError('no module'), SystemExit(3), KeyboardInterrupt()]
+
+
+@pytest.mark.parametrize('error', ERRORS, ids=repr)
+@pytest.mark.parametrize('n', [1, 4])
+def test_an_error_of_an_initializer_reaches_the_consumer_with_a_note(error, n):
+    def setup():
+        raise error
+
+    workers = threads(n, initializer=setup)
+    with opened(abs, workers) as batches, pytest.raises(type(error)) as caught:
+        list(batches)
+    assert caught.value is error
+    assert f'raised by initializer=setup of workers={workers!r}' in error.__notes__
+    assert [part.name for part in caught.traceback][-1] == 'setup'
+
+
+def test_an_initializer_that_failed_is_called_again_when_the_batches_go_on():
+    fails = iter([True])
+
+    def setup():
+        if next(fails, False):
+            raise OSError('not yet')
+
+    with opened(abs, threads(1, initializer=setup)) as batches:
+        with pytest.raises(OSError, match='not yet'):
+            list(batches)
+        assert list(batches) == list(range(40))
+
+
+@pytest.mark.parametrize('initializer', [1, 'setup', (print,), [], {}])
+def test_an_initializer_is_a_function(initializer):
+    with pytest.raises(TypeError, match='initializer must be a function or None, got '):
+        threads(2, initializer=initializer)
+
+
+@pytest.mark.parametrize('initargs', [1, 'ab', [1], {1}, None])
+def test_initargs_is_a_tuple(initargs):
+    with pytest.raises(TypeError, match=r'initargs must be a tuple, got .*; write \(.*,\) for one argument'):
+        threads(2, initializer=print, initargs=initargs)
