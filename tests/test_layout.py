@@ -51,7 +51,7 @@ HOUSE = """
                     process_main  jobs
                     channels
                     pickling
-                    kinds  remote_errors  settings
+                    kinds  remote_errors  resources  settings
 
     memory          shared
                     blocks

@@ -18,6 +18,7 @@ from ..streams.cursors import START, Cursor, split_cursor
 from ..streams.metering import Meter
 from ..streams.stream import Stream, passes
 from ..workers.pools import WorkerPools
+from ..workers.resources import close_opened
 
 LOOKS = 10  # at what is running, during a wait, before the wait is called a stall
 
@@ -158,6 +159,7 @@ class PrefetchThread:
                 self._wake_consumer()
         finally:
             self._pools.close()
+            close_opened()
 
     def _wake_consumer(self) -> None:
         if self._arrival.empty():

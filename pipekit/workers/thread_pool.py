@@ -12,6 +12,7 @@ from typing import Any
 
 from ..describing.display import code
 from .kinds import Threads
+from .resources import close_opened
 from .settings import Settings
 
 
@@ -79,6 +80,7 @@ class ThreadPool:
             finally:
                 del call, function  # the value, or the error whose traceback leads here, is not held during the wait
         self._calls.put(None)
+        close_opened()
 
     def _initialize(self) -> None:
         if (initializer := self._kind.initializer) is not None:
