@@ -19,13 +19,24 @@ T = TypeVar('T')
 class Threads(Description):
     """The description that ``threads`` returns."""
 
-    def __init__(self, n: int, ahead: int):
+    def __init__(
+        self, n: int, ahead: int, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
+    ):
         self.n = n
         self.ahead = ahead
+        self.initializer = initializer
+        self.initargs = initargs
 
 
 @described
-def threads(n: int, *, name: str | None = None, ahead: int | None = None) -> Threads:
+def threads(
+    n: int,
+    *,
+    name: str | None = None,
+    ahead: int | None = None,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> Threads:
     """Run a function in ``n`` threads: for functions that wait for a disk or a network, or that release the GIL.
 
     ``prefetch`` starts and stops the threads; without it, the function runs in the calling thread. Stages of one
@@ -40,6 +51,10 @@ def threads(n: int, *, name: str | None = None, ahead: int | None = None) -> Thr
     ahead
         The largest number of samples in flight, at least ``n``: those that wait for a thread, are being processed, or
         are done and not yet passed on. By default ``2 * n``.
+    initializer, initargs
+        A function, and its arguments, that each thread calls once, before its first sample: as in
+        ``concurrent.futures``. Its errors are raised in the loop over the batches. Without ``prefetch`` there are no
+        threads, and it is not called.
 
     Examples
     --------
@@ -49,7 +64,7 @@ def threads(n: int, *, name: str | None = None, ahead: int | None = None) -> Thr
     ['A', 'B', 'C']
     """
     n, ahead = _checked_options('threads', n, name, ahead)
-    return Threads(n, 2 * n if ahead is None else ahead)
+    return Threads(n, 2 * n if ahead is None else ahead, *_checked_initializer(initializer, initargs))
 
 
 class Processes(Description):
@@ -141,3 +156,11 @@ def _checked_options(kind: str, n: Any, name: Any, ahead: Any) -> tuple[int, int
     if name is not None and not isinstance(name, str):
         raise TypeError(f'name must be a string or None, got {code(name)}')
     return n, ahead
+
+
+def _checked_initializer(initializer: Any, initargs: Any) -> tuple[Callable[..., object] | None, tuple[Any, ...]]:
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f'initializer must be a function or None, got {code(initializer)}')
+    if not isinstance(initargs, tuple):
+        raise TypeError(f'initargs must be a tuple, got {code(initargs)}; write ({code(initargs)},) for one argument')
+    return initializer, initargs

@@ -28,6 +28,7 @@ from .jobs import Job, Work, WorkItem, regrouped, take_items
 from .kinds import OnWait, Processes
 from .pickling import Extent, Pickled, is_picklable, pickled, unpicklable_part
 from .process_main import EXIT_GRACE_SECONDS
+from .settings import Settings
 from .worker_process import WorkerProcess, how_it_ended, oom_kills, python_for
 
 CLOSE_TIMEOUT_SECONDS = EXIT_GRACE_SECONDS + 0.5  # after which a process that was asked to end is killed
@@ -42,8 +43,9 @@ logger = logging.getLogger('pipekit')
 class ProcessPool:
     """The processes, from the first item to ``close``."""
 
-    def __init__(self, kind: Processes, on_wait: OnWait | None = None):
+    def __init__(self, kind: Processes, settings: Settings, on_wait: OnWait | None = None):
         self._kind = kind
+        self._settings = settings
         self._on_wait = on_wait
         self._python = python_for(code(kind))
         self._workers: list[WorkerProcess] = []
@@ -119,7 +121,8 @@ class ProcessPool:
     def _job(self, work: Work, max_group_size: int) -> Job:
         if work.identity not in self._functions:
             try:
-                function = pickled(work.keyed(()), self._share_constant, MIN_CONSTANT_BYTES, reopen_views=True)
+                sent = self._settings.sent_with(work.keyed(()))
+                function = pickled(sent, self._share_constant, MIN_CONSTANT_BYTES, reopen_views=True)
             except Exception as error:
                 culprit = first(filterfalse(is_picklable, work.functions), work)
                 text = f'cannot send {code(culprit)} to {code(self._kind)}, because it cannot be pickled: {error}'
