@@ -29,6 +29,7 @@ from .stages.sources import load_by_random_id, mix, sample
 from .streams.failures import Failure
 from .streams.on_error import replace, retry, skip
 from .workers.kinds import processes, threads
+from .workers.resources import per_worker
 
 if TYPE_CHECKING:
     from . import testing as testing
@@ -64,6 +65,7 @@ __all__ = [
     'make_infinite_batch_iter',
     'mix',
     'multiply',
+    'per_worker',
     'pipeline',
     'prefetch',
     'processes',

@@ -46,12 +46,12 @@ HOUSE = """
                     cursors  metering
 
     workers         pools
-                    process_pool
+                    process_pool  thread_pool
                     worker_process
                     process_main  jobs
                     channels  remote_logs
                     pickling
-                    kinds  remote_errors
+                    kinds  remote_errors  resources  settings
 
     memory          shared
                     blocks

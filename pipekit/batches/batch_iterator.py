@@ -172,7 +172,7 @@ class BatchIterator(Generic[Out_co]):
         ...     list(batches), [failure.sample for failure in batches.failures]
         ([1, 2, 4], ['x'])
         """
-        return self._delivery.failures.failures_at(self._delivery.counted())
+        return self._delivery.failures.failures_at(self._delivery.stage_positions())
 
     def report(self) -> Report:
         """Where the time goes: how long each stage takes, how long training waits, and one sentence on what to change.

@@ -12,18 +12,18 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic
 
 from ..describing.tracebacks import hide_own_frames
-from ..errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch
+from ..errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch, TooManyFailures
 from ..memory.blocks import BlockPool
 from ..memory.forks import in_child
 from ..streams.context import Context, Run
 from ..streams.cursors import START, Cursor, Out_co, as_lists, cursor_of, split_cursor
 from ..streams.error_notes import annotate
-from ..streams.failures import Failures
+from ..streams.failures import Failures, Position
 from ..streams.metering import Meter
 from ..streams.stream import Stream
 from ..workers.pools import WorkerPools
 from .prefetch import Prefetch
-from .prefetch_thread import PrefetchThread, Signal, entries_in_passes, entries_of, is_batch, stop_all
+from .prefetch_thread import PrefetchThread, Signal, entries_in_passes, entries_of, stop_all
 from .states import STATE_VERSION, checked_counts, checked_failures
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger('pipekit')
 
 ENDED = 'this epoch has ended, because another loop over the same batches has begun, or a state was loaded'
+BATCHES_BETWEEN_POSITIONS = 64  # after so many, the counts of samples that lie before the position are let go of
 CLOSE_TIMEOUT_SECONDS = 2.0  # closing waits so long for a user's function to return
 
 
@@ -43,9 +44,10 @@ class Delivery(Generic[Out_co]):
         self.pipeline = pipeline
         self.end = end
         self.position: tuple[Cursor, int] = START, 0  # the last cursor handed over, and the number of batches
-        self.failures = Failures()
+        self.failures = self._new_failures()
         self.meter = Meter()
         self._logged = perf_counter()
+        self._skips = pipeline.skips
         self._current_epoch: Callable[[], Epoch[Out_co] | None] = _no_epoch
         self._resumes_after: int | None = None  # the position in the epoch in which a loaded state was taken
         self._thread: PrefetchThread | None = None
@@ -119,6 +121,8 @@ class Delivery(Generic[Out_co]):
         if thread.is_full:
             thread.report_room()
         self.meter.waits.append((asked, got, self.position[1] == epoch.before + 1))
+        if self._skips and self.position[1] % BATCHES_BETWEEN_POSITIONS == 0:
+            self.failures.passed = self.stage_positions()
         if self.end.report_every is not None:
             self._log_report(self.end.report_every)
         batch: Out_co = value
@@ -142,7 +146,7 @@ class Delivery(Generic[Out_co]):
             'cursor': as_lists(cursor),
             'delivered': delivered,
             'in_epoch': in_epoch,
-            'failures': self.failures.counts_at(self.counted()),
+            'failures': self.failures.counts_at(self.stage_positions()),
             'batches_per_epoch': self.end.batches_per_epoch,
             'pipeline': self.pipeline.fingerprint(),
         }
@@ -155,16 +159,19 @@ class Delivery(Generic[Out_co]):
         with self._lock:
             thread = self._stop_thread()
             self.position, self._resumes_after = (cursor, delivered), in_epoch
-            self.failures = Failures().rewound_to(counts)
+            self.failures = self._new_failures().rewound_to(counts)
             self._current_epoch, self._forked = _no_epoch, False
         if thread is not None:
             thread.join(CLOSE_TIMEOUT_SECONDS)
 
-    def counted(self) -> float:
-        """The number of batches handed over, plus a half between passes."""
-        cursor, delivered = self.position
-        is_between_passes = self.end.batches_per_epoch is None and isinstance(cursor, tuple) and cursor[1] == START
-        return delivered + 0.5 if is_between_passes else delivered
+    def stage_positions(self) -> dict[str, Position]:
+        """Where each stage that may skip would go on from, for the batches after the position."""
+        if not self.pipeline.skips or not self.pipeline.reopens:
+            return {}
+        probe = Failures()
+        cursor, context = self.in_pass(self.position[0])
+        self.pipeline.open(cursor, context._replace(run=Run(failures=probe)))  # opens the stages, and runs nothing
+        return probe.opened_at
 
     def in_pass(self, cursor: Cursor) -> tuple[Cursor, Context]:
         """Convert a cursor of the batches to one of the pipeline, with the context of its pass."""
@@ -200,7 +207,9 @@ class Delivery(Generic[Out_co]):
     def _handle(self, epoch: Epoch[Out_co], thread: PrefetchThread) -> None:
         value, signal = thread.entries[0]
         _, delivered = self.position
-        self.failures.has_ended = signal is not Signal.END_OF_PASS
+        # An error of the user's comes at a batch; what has been tried after that depends on what was made ahead.
+        over_budget = signal is Signal.ERROR and isinstance(value[0], TooManyFailures)
+        self.failures.has_ended = signal is Signal.END or over_budget
         if signal is Signal.ERROR:
             epoch.over = True
             thread.entries.popleft()
@@ -213,14 +222,17 @@ class Delivery(Generic[Out_co]):
         if delivered > epoch.before:
             raise StopIteration
         if signal is Signal.END:
-            is_pass = self.end.batches_per_epoch is None
-            remedy = 'a pass over it yields none' if is_pass else 'add repeat() to start it again'
-            raise Exhausted(f'the source ended after {delivered} batches; {remedy}')
+            raise Exhausted(f'the source ended after {delivered} batches; {self.end.remedy(self.pipeline, delivered)}')
 
     def _log_report(self, every_seconds: float) -> None:
         if perf_counter() - self._logged > every_seconds:
             self._logged = perf_counter()
             logger.info(self.report().verdict)
+
+    def _new_failures(self) -> Failures:
+        stages = self.pipeline.stages
+        replaying = max((number for number, stage in enumerate(stages, 2) if stage.replays), default=0)
+        return Failures(has_consumer=True, replaying_stage=replaying)
 
     def _checked_cursor(self, saved: Any) -> Cursor:
         try:
@@ -229,6 +241,11 @@ class Delivery(Generic[Out_co]):
                 raise NotResumable(
                     f'the source {self.pipeline.source!r} is an iterator and cannot continue from a state; '
                     'pass a sequence, or a function without arguments that makes a new iterator'
+                )
+            if self.pipeline.sets and cursor != START:
+                name = repr(self.pipeline.sets[0])
+                raise NotResumable(
+                    f'the source {name} is a set, whose order differs between processes; pass sorted(...)'
                 )
             if self.pipeline.reopens:
                 self.pipeline.open(*self.in_pass(cursor))  # checks the cursor now rather than in the thread
@@ -242,11 +259,9 @@ class Delivery(Generic[Out_co]):
         open_at = entries_in_passes if end.batches_per_epoch is None else entries_of
         meter = Meter(is_exact=end.profile)
         pools = WorkerPools(meter.add_wait)
-        failures = self.failures.rewound_to(self.failures.counts_at(self.counted()))
+        failures = self.failures.rewound_to(self.failures.counts_at(self.stage_positions()))
         context = Context(run=Run(pools, meter, BlockPool(), failures))
         entries = open_at(self.pipeline, position[0], context)
-        if self.pipeline.skips:
-            entries = failures.recording_history(entries, position[1], is_batch, end.buffer_size + 3)
         new_stall = partial(_new_stall, pools)
         thread = PrefetchThread(self, entries, pools, meter, end.buffer_size, end.stall_after, new_stall)
         try:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..describing.arguments import boolean, optional, positive, positive_int
 from ..describing.descriptions import Description, described
+from ..describing.display import code
+from ..streams.stream import Stream
 
 
 class Prefetch(Description):
@@ -22,6 +26,19 @@ class Prefetch(Description):
         self.profile = profile
         self.report_every = report_every
         self.stall_after = stall_after
+
+    def remedy(self, pipeline: Stream[Any], delivered: int) -> str:
+        """What to do about an epoch without batches, the first of them after so many."""
+        stages = pipeline.stages
+        repeats = [stage for stage in stages if any(each.reopens_upstream for each in stage.operations)]
+        if self.batches_per_epoch is not None and delivered:
+            if not repeats:
+                return 'add repeat() to start it again'
+            return f'{code(repeats[-1])}, or a stage after it, has ended'
+        dropping = [stage for stage in stages if stage._call.kwargs.get('drop_last')]
+        if dropping:
+            return f'{code(dropping[0])} drops the samples of a pass, which are too few for it; pass drop_last=False'
+        return 'a pass over it gives none'
 
 
 @described

@@ -18,6 +18,7 @@ from ..streams.cursors import START, Cursor, split_cursor
 from ..streams.metering import Meter
 from ..streams.stream import Stream, passes
 from ..workers.pools import WorkerPools
+from ..workers.resources import close_opened
 
 LOOKS_PER_STALL = 10  # how often a wait looks at what is running before it is reported as a stall
 
@@ -75,7 +76,9 @@ class PrefetchThread:
         self._is_awaited = self.is_full = False
         self._arrival: SimpleQueue[None] = SimpleQueue()  # wakes a consumer
         self._room: SimpleQueue[None] = SimpleQueue()  # wakes the thread
-        self._thread = threading.Thread(target=self._fill, args=(entries,), name='pipekit-prefetch', daemon=True)
+        self._thread = threading.Thread(
+            target=pools.settings.run, args=(self._fill, entries), name='pipekit-prefetch', daemon=True
+        )
         self._owner: weakref.ref[Any] | None = weakref.ref(owner, lambda _: self._give_up())
 
     def start(self) -> None:
@@ -155,6 +158,7 @@ class PrefetchThread:
                 self._wake_consumer()
         finally:
             self._pools.close()
+            close_opened()
 
     def _wake_consumer(self) -> None:
         if self._arrival.empty():

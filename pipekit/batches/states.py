@@ -61,8 +61,8 @@ def checked_failures(state: Mapping[str, Any]) -> dict[str, list[int]]:
 
 
 def _are_counts(counts: Any) -> bool:
-    is_pair = isinstance(counts, list | tuple) and len(counts) == 2 and all(type(count) is int for count in counts)
-    return is_pair and 0 <= counts[1] <= counts[0]
+    are_ints = isinstance(counts, list | tuple) and all(type(count) is int and count >= 0 for count in counts)
+    return are_ints and len(counts) >= 2 and sum(counts[1:]) <= counts[0]
 
 
 def _count(state: Mapping[str, Any], key: str, most: float) -> int:

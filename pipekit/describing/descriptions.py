@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from toolz import dissoc, valfilter
+from toolz import keyfilter, valfilter
 
 from .display import call_code, code, is_partial
 from .structures import fields_of
@@ -85,7 +85,7 @@ class FactoryCall:
 
     def without(self, *names: str) -> FactoryCall:
         """The call without some keyword arguments."""
-        return FactoryCall(self.factory, self.args, dissoc(self.kwargs, *names))
+        return FactoryCall(self.factory, self.args, keyfilter(lambda name: name not in names, self.kwargs))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FactoryCall):

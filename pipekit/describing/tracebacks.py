@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import TypeVar
 
@@ -54,11 +55,30 @@ def without_own(
 def hide_own_frames(error: BaseException) -> None:
     """Leave only the user's frames in an error's traceback."""
     shown = list(without_own(_chain(error.__traceback__), lambda part: part.tb_frame))
-    error.__traceback__ = None
+    set_traceback(error, None)
     for part in reversed(shown):
         line: int | None = part.tb_lineno  # None of an instruction that no line of the source stands for
         number = part.tb_frame.f_code.co_firstlineno if line is None else line
-        error.__traceback__ = TracebackType(error.__traceback__, part.tb_frame, part.tb_lasti, number)
+        set_traceback(error, TracebackType(error.__traceback__, part.tb_frame, part.tb_lasti, number))
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """The notes of an error."""
+    try:
+        return list(getattr(error, '__notes__', ()))
+    except Exception:  # a class of the user's may have made it anything
+        return []
+
+
+def set_notes(error: BaseException, notes: list[str]) -> None:
+    """Set the notes of an error, unless its class cannot have any."""
+    with suppress(Exception):  # not by add_note, which a class may override, and which fails on a frozen dataclass
+        BaseException.__setattr__(error, '__notes__', notes)
+
+
+def set_traceback(error: BaseException, traceback: TracebackType | None) -> None:
+    """Set the traceback of an error, which may be a frozen dataclass."""
+    BaseException.with_traceback(error, traceback)
 
 
 def own_depth() -> int:

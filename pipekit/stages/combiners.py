@@ -13,6 +13,7 @@ from more_itertools import all_equal
 from ..describing.arguments import fraction
 from ..describing.display import code, field_code, structure
 from ..describing.structures import fields_of, has_fields, names_of, with_fields
+from ..describing.tracebacks import notes_of, set_notes
 from ..memory.blocks import is_worth_pooling, pooled_empty
 from .leaves import SHAPE, Array, Leaves, Path, are_tensors, arrays_of, difference_error, one_dtype, stacked_tensors
 
@@ -253,7 +254,8 @@ def _computed_padding(
     try:
         value = padding(array)
     except Exception as error:
-        error.add_note(f'raised by {code(padding)}, the padding of {field_code(path)} in sample {number} of the batch')
+        note = f'raised by {code(padding)}, the padding of {field_code(path)} in sample {number} of the batch'
+        set_notes(error, [*notes_of(error), note])
         raise
     return _checked_padding(value, dtype, path)
 

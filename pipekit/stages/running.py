@@ -94,6 +94,9 @@ def _open_maps(step: MapStep, upstream: Upstream[Any], cursor: Cursor, context: 
         results = map(function if memory is None else allocating_from(memory, function), pairs)
     if any(call.skips for call in calls):
         failures = Failures() if run.failures is None else run.failures
+        for call in calls:
+            if call.skips:
+                failures.note_opened(call.location.at(context.key).path, context.key, cursor)
         return filter(None, map(failures.counted, results))
     return results
 

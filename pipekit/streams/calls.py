@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
-from more_itertools import first
-
 from .activities import Activity, activity_from
 from .cursors import START, Cursor, Pair, Pairs
 from .error_notes import UNKNOWN, StageLocation, add_note, raise_with_note
@@ -102,11 +100,11 @@ def _full_function(
                     value = call(value, cursor)
                     continue
                 sample = value
-                value, error = call_with_policies(step.on_error, partial(call, sample, cursor), sample, pause)
+                value, error, policy = call_with_policies(step.on_error, partial(call, sample, cursor), sample, pause)
                 if error is not None:
                     add_note(error, step.location.note(sample, cursor, before, is_handled=True))
                 if (attempt := step.attempt) is not None:
-                    attempts.append(attempt if error is None else attempt._replace(sample=sample, exception=error))
+                    attempts.append(attempt if policy is None else attempt.failed(policy, sample, error))
                 if value is Missing.SKIPPED:
                     break
         except BaseException as unhandled:
@@ -149,8 +147,8 @@ def _activity(local: Mapping[str, Any]) -> Activity:
 
 def _step(call: Call, key: Key) -> _Step:
     path = call.location.path
-    policy = first((policy for policy in call.on_error if isinstance(policy, Skip)), None)
-    attempt = None if policy is None else Attempt(path, call.location, policy)
+    policies = tuple(policy for policy in call.on_error if isinstance(policy, Skip))
+    attempt = Attempt(path, call.location, policies) if policies else None
     return _Step(call.function_of_cursor(key), call.location, path, call.on_error, attempt)
 
 

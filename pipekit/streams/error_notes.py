@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple, NoReturn
 
 from ..describing.display import brief, code, ordinal
-from ..describing.tracebacks import hide_own_frames
+from ..describing.tracebacks import hide_own_frames, notes_of, set_notes
 from ..errors import PipekitError
 from .cursors import Cursor
 
+LONGEST_LABEL = 240  # characters; a mix may have a thousand sources
 STRAY_STOP = 'a function raised StopIteration, which would end the data silently'
 
 
@@ -76,10 +77,13 @@ class StageLocation(NamedTuple):
         stage = '' if self.shares_cursors and not self.key and not is_handled else f', stage={self.number}'
         key = f', key={self.key}' if self.key else ''
         again = f'to run it again: pipeline.replay({before}{stage}{key})'
-        return Note(f'in {self.label}, on {self.noun} {brief(value)} (cursor {cursor})\n{again}')
+        return Note(f'in {self.label}, on {self.noun} {brief(value)} (cursor {brief(cursor)})\n{again}')
 
     def _code(self) -> str:
-        return self.part if isinstance(self.part, str) else ' '.join(code(self.part).split())
+        if isinstance(self.part, str):
+            return self.part
+        text = ' '.join(code(self.part).split())
+        return text if len(text) <= LONGEST_LABEL else f'{text[:LONGEST_LABEL]}...'
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StageLocation, (self._code(), *self[1:])
@@ -102,14 +106,12 @@ def raise_with_note(
 
 def add_note(error: BaseException, note: Note) -> None:
     """Add a note to an error; replaces the one from an earlier time that the same error was raised."""
-    notes = getattr(error, '__notes__', [])
-    notes[:] = [other for other in notes if not isinstance(other, Note)]
-    error.add_note(note)
+    set_notes(error, [*(other for other in notes_of(error) if not isinstance(other, Note)), note])
 
 
 def annotate(error: BaseException, name: str, cursor: Cursor) -> None:
     """Prepare an error for the user: add a note if it has none, and hide pipekit's frames in its traceback."""
-    is_noted = any(isinstance(note, Note) for note in getattr(error, '__notes__', ()))
+    is_noted = any(isinstance(note, Note) for note in notes_of(error))
     if isinstance(error, Exception) and not isinstance(error, PipekitError) and not is_noted:
         add_note(error, Note(f'after the cursor {cursor}\nto run it again: {name}.replay({cursor})'))
     hide_own_frames(error)

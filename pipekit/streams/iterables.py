@@ -80,16 +80,31 @@ def _new_source(iterable: Any) -> Source[Any]:
         indices = counting(iterable, partial(_indices_after, iterable))
         return _GivenSource(partial(_open_sequence, iterable), indices=indices)
     if isinstance(iterable, Iterable) and getattr(iterable, 'ndim', 1) != 0:
-        return _GivenSource(partial(_open_returned, lambda: iterable, iterable), replays=True)
-    if callable(iterable) and not isinstance(iterable, type):
-        if not needs_no_arguments(iterable, unknown=True):
+        is_set = isinstance(iterable, set | frozenset)
+        return _GivenSource(partial(_open_returned, lambda: iterable, iterable), replays=True, is_ordered=not is_set)
+    if callable(iterable) and (not isinstance(iterable, type) or _makes_values(iterable)):
+        _check_not_async(iterable)
+        if not needs_no_arguments(iterable, unknown=not isinstance(iterable, type)):
             name = code(iterable)
-            raise TypeError(f'expected a source, got {name}, which takes arguments; did you mean apply({name})?')
+            remedy = f'{name}(...)' if isinstance(iterable, type) else f'apply({name})'
+            raise TypeError(f'expected a source, got {name}, which takes arguments; did you mean {remedy}?')
         return _GivenSource(partial(_open_returned, iterable, iterable), replays=True)
     raise TypeError(
         f'expected a source, got {code(iterable)}; a source is a sequence, an iterable, an iterator, '
         'or a function without arguments that returns one'
     )
+
+
+def _makes_values(kind: type) -> bool:
+    """Whether the objects of a class can be iterated over, and may have values though made without arguments."""
+    return kind.__module__ != 'builtins' and (issubclass(kind, Iterable) or hasattr(kind, '__getitem__'))
+
+
+def _check_not_async(func: Callable[..., Any]) -> None:
+    if inspect.iscoroutinefunction(func) or inspect.isasyncgenfunction(func):
+        raise TypeError(
+            f'expected a source, got {code(func)}, which is async; pass a function that returns an iterable'
+        )
 
 
 class _GivenSource(Source[Out_co]):

@@ -159,25 +159,25 @@ def may_skip(on_error: Iterable[OnError]) -> bool:
 
 def call_with_policies(
     policies: Iterable[OnError], call: Callable[[], Any], sample: Any, pause: Callable[[float], object] | None = None
-) -> tuple[Any, Exception | None]:
-    """Call a function and handle its failure: the value or ``Missing.SKIPPED``, and the exception if there was one.
+) -> tuple[Any, Exception | None, Skip | None]:
+    """Call a function and handle its failure: the value or ``Missing.SKIPPED``, the exception, and who handled it.
 
     A call that succeeds after a retry counts as a success. An exception that no policy handles is raised.
     """
     try:
-        return call(), None
+        return call(), None, None
     except Exception as error:
         raised = error
     for policy in policies:
         if not isinstance(raised, policy.exceptions):
             continue
         if isinstance(policy, Skip):
-            return (Missing.SKIPPED if policy.substitute is None else policy.substitute(sample)), raised
+            return (Missing.SKIPPED if policy.substitute is None else policy.substitute(sample)), raised, policy
         assert isinstance(policy, Retry)
         for number in range(policy.times):
             (pause or time.sleep)(policy.backoff * 2**number)
             try:
-                return call(), None
+                return call(), None, None
             except Exception as error:
                 raised = error
             if not isinstance(raised, policy.exceptions):

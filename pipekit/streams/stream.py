@@ -1,7 +1,6 @@
 """Streams: descriptions of sequences of values, which can be opened at a cursor.
 
-Opening a stream at a cursor, in a context, returns an iterator of pairs ``(value, cursor)``. A stream that is opened at
-the cursor of a value yields exactly the values after it.
+Opening one at a cursor, in a context, returns an iterator of pairs ``(value, cursor)``: exactly the values after it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, overload
 from more_itertools import repeatfunc
 
 from ..describing.arguments import positive_int
-from ..describing.descriptions import Description
+from ..describing.descriptions import Description, FactoryCall
 from ..describing.display import code, structure
 from ..describing.tables import Table
 from ..memory.blocks import BlockPool
@@ -94,6 +93,12 @@ class Stream(ABC, Generic[Out_co]):
             path = '.'.join(map(str, (*branches, number)))
             rows.append(StageRow(path, part.short_code(), workers, part.calls_function))
         return rows
+
+    @property
+    def sets(self) -> list[Any]:
+        """The sources whose order is another one in each process."""
+        own = [] if getattr(self.source, 'is_ordered', True) else [self.source]
+        return own + [found for branch in self.source.branches for found in branch.sets]
 
     @abstractmethod
     def _open_observed(self, observe: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
@@ -275,6 +280,7 @@ class Source(Description, Stream[Out_co]):
     branches: Sequence[Stream[Any]] = ()
     reopens: bool = True
     replays: bool = False
+    is_ordered: bool = True  # whether the order is the same in every process
     indices: IndexStream | None = None
 
     workers = None
@@ -288,7 +294,8 @@ class Source(Description, Stream[Out_co]):
         return self.open_at(cursor, context)
 
     def fingerprint(self) -> list[str]:
-        return [*super().fingerprint(), *chain.from_iterable(branch.fingerprint() for branch in self.branches)]
+        own = _as_saved(self) if self.branches else self
+        return [*Description.fingerprint(own), *chain.from_iterable(branch.fingerprint() for branch in self.branches)]
 
     @property
     def source(self) -> Stream[Any]:
@@ -303,6 +310,17 @@ class Source(Description, Stream[Out_co]):
 
     def _open_observed(self, observe: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
         return map(partial(observe, 0), self.open(START, ALONE))
+
+
+def _as_saved(part: Any) -> Any:
+    """A part of a pipeline without workers and policies, of which a state says nothing, also within its arguments."""
+    if isinstance(part, Description):
+        call, bare = part._call.without('workers', 'on_error'), object.__new__(type(part))
+        vars(bare).update(vars(part), _call=FactoryCall(call.factory, tuple(map(_as_saved, call.args)), call.kwargs))
+        return bare
+    if isinstance(part, Stream):
+        return type(part)(_as_saved(part.source), list(map(_as_saved, part.stages)))  # type: ignore[call-arg]
+    return part
 
 
 def passes(upstream: Upstream[T], number: int, before: Cursor, context: Context) -> Iterator[Pairs[T]]:

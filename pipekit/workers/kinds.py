@@ -53,7 +53,9 @@ def threads(
         The largest number of samples in flight, at least ``n``: those that wait for a thread, are being processed, or
         are done and not yet passed on. By default ``2 * n``.
     initializer, initargs
-        A function that each thread calls once before its first sample, and its arguments.
+        A function, and its arguments, that each thread calls once, before its first sample: as in
+        ``concurrent.futures``. Its errors are raised in the loop over the batches. Without ``prefetch`` there are no
+        threads, and it is not called.
 
     Examples
     --------
@@ -182,7 +184,7 @@ def _checked_options(kind: str, n: Any, name: Any, ahead: Any) -> tuple[int, int
 
 def _check_initializer(initializer: Any, initargs: Any) -> None:
     if not isinstance(initargs, tuple):
-        raise TypeError(f'initargs must be a tuple of arguments for the initializer, got {code(initargs)}')
+        raise TypeError(f'initargs must be a tuple, got {code(initargs)}; write ({code(initargs)},) for one argument')
     if initializer is None:
         if initargs:
             raise ValueError(f'initargs are arguments for an initializer, and there is none, got {code(initargs)}')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import perf_counter
@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from ..describing.display import code
+from ..describing.tracebacks import notes_of, set_notes
 from .kinds import OnWait, Processes, SupportsSubmit, Threads, Workers
+from .settings import Settings
+from .thread_pool import PendingCall, ThreadPool
 
 if TYPE_CHECKING:
     from .jobs import Work
@@ -22,11 +25,15 @@ if TYPE_CHECKING:
 
 
 class WorkerPools:
-    """What the workers of one open pipeline run in: threads and processes of its own, and borrowed executors."""
+    """What the workers of one open pipeline run in: threads and processes of its own, and borrowed executors.
+
+    The threads and processes have the settings of the thread that makes this.
+    """
 
     def __init__(self, on_wait: OnWait | None = None) -> None:
+        self.settings = Settings()
         self._on_wait = on_wait
-        self._executors: dict[Threads, ThreadPoolExecutor] = {}
+        self._thread_pools: dict[Threads, ThreadPool] = {}
         self._process_pools: dict[Processes, ProcessPool] = {}
         self._pending: set[Future[Any]] = set()
         self._is_cancelled = False
@@ -42,7 +49,7 @@ class WorkerPools:
     def _map(self, workers: Threads | SupportsSubmit, work: Work, values: Iterator[Any]) -> Iterator[Any]:
         self.works.add(work)
         executor, ahead = self._executor(workers)
-        waiting: deque[Future[Any]] = deque()
+        waiting: deque[Future[Any] | PendingCall] = deque()
         ends: list[BaseException] = []
         try:
             while True:
@@ -66,7 +73,7 @@ class WorkerPools:
         self._cancellation.put(None)
         for future in list(self._pending):
             future.cancel()
-        for pool in list(self._process_pools.values()):
+        for pool in self._pools():
             pool.cancel()
 
     def doing(self) -> Iterator[tuple[int, Hashable, Callable[[], str]]]:
@@ -83,40 +90,46 @@ class WorkerPools:
 
     def close(self) -> None:
         """End the threads and processes, and wait for them. Borrowed executors are left as they are."""
-        for executor in self._executors.values():
-            executor.shutdown(wait=False, cancel_futures=True)
-        for pool in self._process_pools.values():
+        self.cancel()
+        for pool in self._pools():
             pool.close()
-        for executor in self._executors.values():
-            executor.shutdown()
+
+    def _pools(self) -> list[ThreadPool | ProcessPool]:
+        return [*self._process_pools.values(), *self._thread_pools.values()]
 
     def _process_pool(self, workers: Processes) -> ProcessPool:
         if workers not in self._process_pools:
             from .process_pool import ProcessPool  # needs the extra `processes`
 
-            self._process_pools[workers] = ProcessPool(workers, self._on_wait)
+            self._process_pools[workers] = ProcessPool(workers, self.settings, self._on_wait)
             if self._is_cancelled:  # by another thread, which may not have seen the new pool
                 self._process_pools[workers].cancel()
         return self._process_pools[workers]
 
-    def _executor(self, workers: Threads | SupportsSubmit) -> tuple[SupportsSubmit, int]:
+    def _executor(self, workers: Threads | SupportsSubmit) -> tuple[ThreadPool | SupportsSubmit, int]:
         if not isinstance(workers, Threads):
             return workers, 2 * (os.cpu_count() or 1) + 2
-        if workers not in self._executors:
-            self._executors[workers] = ThreadPoolExecutor(workers.n, thread_name_prefix=f'pipekit-{workers!r}')
-        return self._executors[workers], workers.ahead
+        if workers not in self._thread_pools:
+            self._thread_pools[workers] = ThreadPool(workers, self.settings)
+            if self._is_cancelled:  # as above
+                self._thread_pools[workers].cancel()
+        return self._thread_pools[workers], workers.ahead
 
-    def _submit(self, executor: SupportsSubmit, workers: Workers, work: Work, value: Any) -> Future[Any]:
+    def _submit(
+        self, executor: ThreadPool | SupportsSubmit, workers: Workers, work: Work, value: Any
+    ) -> Future[Any] | PendingCall:
         try:
+            if isinstance(executor, ThreadPool):
+                return executor.submit(work, value)
             future = executor.submit(work, value)
         except BaseException as error:
-            error.add_note(f'raised by submit of workers={code(workers)}')
+            set_notes(error, [*notes_of(error), f'raised by submit of workers={code(workers)}'])
             raise
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
         return future
 
-    def _result(self, future: Future[Any], workers: Workers) -> Any:
+    def _result(self, future: Future[Any] | PendingCall, workers: Workers) -> Any:
         begin = perf_counter()
         try:
             return future.result()

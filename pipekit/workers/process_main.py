@@ -23,6 +23,7 @@ from .channels import Channel, Load
 from .pickling import Extent, Pickled, dumps, is_picklable, unpicklable_part
 from .remote_errors import sendable_error
 from .remote_logs import ForwardingHandler
+from .resources import close_opened
 
 EXIT_GRACE_SECONDS = 1.0  # for a running function to return after the other end of the connection is closed
 CURRENT_STEP_BYTES = 4096  # at the start of an arena, reserved for a ``CurrentStep``
@@ -80,6 +81,7 @@ def main(connection: int, results: int | None, arguments: int | None) -> None:
     with suppress(OSError):  # the other end is closed
         if _set_up(channel, received, constants):
             _serve(channel, received, constants, CurrentStep(arena))
+    close_opened()
     for stream in filter(None, (sys.stdout, sys.stderr)):  # either is None if it is closed
         with suppress(OSError, ValueError):
             stream.flush()

@@ -30,6 +30,7 @@ from .kinds import OnWait, Processes
 from .pickling import Extent, Pickled, is_picklable, pickled, unpicklable_part
 from .process_main import EXIT_GRACE_SECONDS
 from .remote_errors import REMEDIES, loaded, noted
+from .settings import Settings
 from .worker_process import WorkerProcess, check_python, how_it_ended, oom_kills
 
 CLOSE_TIMEOUT_SECONDS = EXIT_GRACE_SECONDS + 0.5  # after which a process that was asked to end is killed
@@ -43,8 +44,9 @@ logger = logging.getLogger('pipekit')
 class ProcessPool:
     """The processes, from the first item to ``close``."""
 
-    def __init__(self, kind: Processes, on_wait: OnWait | None = None):
+    def __init__(self, kind: Processes, settings: Settings, on_wait: OnWait | None = None):
         self._kind = kind
+        self._settings = settings
         self._on_wait = on_wait
         self._name = kind.short_code()
         check_python(self._name)
@@ -131,7 +133,7 @@ class ProcessPool:
         try:
             return pickled(function, self._share_constant, MIN_CONSTANT_BYTES, reopen_views=True)
         except Exception as error:
-            culprit = first(filterfalse(is_picklable, parts), parts[0])
+            culprit = first(filterfalse(is_picklable, parts), function)
             text = f'cannot send {code(culprit)} to {self._name}, because it cannot be pickled: {error}'
             raise TypeError(text) from error
 
@@ -260,7 +262,9 @@ class ProcessPool:
 
     def _pickled_initializer(self) -> Pickled:
         initializer, arguments = self._kind.initializer or int, self._kind.initargs
-        return self._pickled(partial(initializer, *arguments), [initializer, *arguments])
+        # The settings come before the initializer, which may change them.
+        setup = self._settings.sent_with(partial(initializer, *arguments))
+        return self._pickled(setup, [initializer, *arguments])
 
     def _replace(self, worker: WorkerProcess) -> None:
         if self._is_cancelled:

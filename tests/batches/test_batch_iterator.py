@@ -19,8 +19,10 @@ from pipekit import (
     apply,
     combine_batches,
     keep,
+    mix,
     pipeline,
     prefetch,
+    processes,
     repeat,
     sample,
     shuffle,
@@ -834,3 +836,41 @@ def test_many_open_and_close_at_once():
     with batches:
         first = next(iter(batches))
         assert list(islice(batches, 3)) == [first + 1, first + 2, first + 3]
+
+
+@pytest.mark.parametrize('make', [set, frozenset])
+@pytest.mark.parametrize('feed', [pipeline, lambda letters, end: pipeline(mix(letters, 'xyz', seed=0), end)])
+def test_a_state_of_a_set_is_refused_because_its_order_differs_between_processes(make, feed):
+    with feed(make('abcdef'), prefetch()) as batches:
+        next(iter(batches))
+        state = batches.state_dict()
+    with pytest.raises(NotResumable, match=r'is a set, whose order differs between processes; pass sorted'):
+        feed(make('abcdef'), prefetch()).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ('saved', 'loaded'),
+    [
+        (None, thread_workers(2)),
+        (thread_workers(2), None),
+        (thread_workers(2), thread_workers(3)),
+        (processes(1), thread_workers(2)),
+        (thread_workers(1), processes(2)),
+    ],
+)
+@pytest.mark.parametrize('depth', [1, 2, 3])
+def test_a_state_names_no_workers_and_no_policies_however_deep(saved, loaded, depth):
+    def make(workers):
+        source = range(40)
+        for _ in range(depth):
+            on_error = skip(OSError) if workers else None
+            source = mix(pipeline(source, apply(abs, workers=workers, on_error=on_error)), range(100, 200), seed=0)
+        return pipeline(source, prefetch(6))
+
+    with make(saved) as batches:
+        next(iter(batches))
+        state = batches.state_dict()
+        rest = list(batches)
+    with make(loaded) as batches:
+        batches.load_state_dict(json.loads(json.dumps(state)))
+        assert list(batches) == rest

@@ -255,3 +255,10 @@ def test_a_factory_is_distinguished_from_other_functions():
 def test_what_a_described_factory_returns_must_be_a_description():
     with pytest.raises(TypeError, match='abs, marked with described, must return a stage or a source, got 3'):
         described(abs)(-3)
+
+
+@pytest.mark.parametrize('left_out', [(), ('b',), ('a', 'c'), ('a', 'b', 'c', 'd'), ('x', 'y')])
+def test_a_call_without_some_arguments_keeps_the_order_of_the_others(left_out):
+    # It is in saved states, which other processes read: it must not be that of a set.
+    call = FactoryCall(dict, (), {'d': 1, 'c': 2, 'b': 3, 'a': 4})
+    assert list(call.without(*left_out).kwargs) == [name for name in 'dcba' if name not in left_out]

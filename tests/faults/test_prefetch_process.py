@@ -1,5 +1,6 @@
 """What a prefetch thread does to its process: at its exit, at a signal, at a fork. Each scenario is a process."""
 
+import json
 import os
 import signal
 import sys
@@ -170,3 +171,19 @@ def test_a_killed_process_leaves_nothing(start):
 
 def test_a_process_with_worker_threads_exits_in_silence(run):
     assert run('it_exits_with_worker_threads') == (5, '0.0\n', '')
+
+
+@pytest.mark.parametrize('starts_more', ['at once', 'after one that was closed'])
+def test_an_exit_does_not_wait_for_worker_threads_for_ever(run, starts_more):
+    begin = time.monotonic()
+    code, out, err = run('it_exits_while_worker_threads_are_stuck', starts_more)
+    assert (code, set(out.splitlines()), err) == (0, {'stuck'}, '')
+    assert time.monotonic() - begin < 2 * CLOSE_SECONDS + 3
+
+
+@pytest.mark.parametrize('opens', ['opens them there', 'goes on with batches that are open'])
+def test_a_thread_may_train_after_the_main_thread_has_ended(run, opens):
+    code, out, err = run('a_thread_trains_after_the_main_thread_has_ended', opens)
+    epochs = out.splitlines()
+    assert (code, err, len(epochs)) == (0, '', 3 + opens.startswith('goes on'))
+    assert [number for epoch in epochs for number in json.loads(epoch)] == list(range(2 * len(epochs)))

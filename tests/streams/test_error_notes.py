@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import traceback
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from more_itertools import consume, repeatfunc
 
 from pipekit import (
+    RemoteError,
     apply,
     combine_batches,
     expiration_pool,
@@ -288,3 +291,74 @@ def test_ctrl_c_in_the_consumer_is_not_blamed_on_a_sample():
 def test_a_path_has_the_branches_and_the_number_but_no_passes():
     assert StageLocation('apply(load)', 2, 3, key=(1, (3,), 0)).path == '1.0.2'
     assert StageLocation('apply(load)', 2, 3, key=((3,),)).path == '2'
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    value: int
+
+
+class WithoutNotes(Exception):
+    __notes__ = ()
+
+
+class RefusesNotes(Exception):
+    def add_note(self, note):
+        raise RuntimeError('no notes')
+
+    def __setattr__(self, name, value):
+        raise RuntimeError('no attributes')
+
+
+class OddNotes(Exception):
+    __notes__ = property(lambda self: 1 / 0)
+
+
+@pytest.mark.parametrize('workers', [None, threads(2)], ids=repr)
+@pytest.mark.parametrize('kind', [Frozen, WithoutNotes, RefusesNotes, OddNotes])
+def test_an_error_that_takes_no_notes_is_still_the_users(kind, workers):
+    errors = []
+
+    def fails(value):
+        errors.append(kind(value))
+        raise errors[-1]
+
+    made = pipeline(range(9), apply(fails, workers=workers))
+    with pytest.raises(kind) as caught:
+        list(made)
+    assert caught.value is errors[0]
+    with pipeline(made, prefetch()) as batches, pytest.raises(kind) as caught:
+        list(batches)
+    assert any(caught.value is error for error in errors)
+    if kind in (Frozen, WithoutNotes):
+        assert last_line(caught.value) == 'pipeline.replay(0)'
+
+
+@pytest.mark.parametrize('kind', [Frozen, WithoutNotes])
+def test_in_a_process_too_as_far_as_it_can_be_pickled(kind):
+    def fails(value):
+        raise kind(value)
+
+    with (
+        pipeline(range(9), apply(fails, workers=processes(1)), prefetch()) as batches,
+        pytest.raises((kind, RemoteError)) as caught,
+    ):
+        list(batches)
+    assert kind.__name__ in repr(caught.value)
+
+
+def test_the_note_is_short_where_a_mix_has_a_thousand_sources():
+    def fails(value, **options):
+        raise Broken
+
+    mixed = mix(*(pipeline(range(number + 1), repeat()) for number in range(1000)), seed=0)
+    many = partial(fails, **{f'option_{number}': number for number in range(1000)})
+    for stages in ([apply(fails)], [apply(many)], [take(5), repeat(), keep(fails)]):
+        with pytest.raises(Broken) as caught:
+            list(pipeline(mixed, *stages))
+        where, again = note_of(caught.value).splitlines()
+        assert len(where) < 600
+        assert again.startswith('to run it again: pipeline.replay(')
+    label = StageLocation(mixed, 1, 2).label
+    assert len(label) < 300
+    assert label.endswith('..., the 1st of 2 stages')

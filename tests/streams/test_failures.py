@@ -3,16 +3,19 @@
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 
 import pytest
 
 from pipekit import (
+    Exhausted,
     Failure,
     RemoteError,
     TooManyFailures,
     apply,
     combine_batches,
+    expiration_pool,
     flatten,
     mix,
     pipeline,
@@ -216,3 +219,137 @@ def test_a_borrowed_executor_skips_too():
 def test_flatten_after_a_skip():
     parts = apply(lambda number: [load(number)] * 2, on_error=skip(budget=None))
     check_stage(pipeline(parts, flatten()), range(12))
+
+
+def checked(number):
+    if number % 5 == 4:
+        raise ValueError(number)
+    return number
+
+
+def fails_at_threes(number):
+    if number % 3 == 0:
+        raise KeyError(number)
+    return number
+
+
+def passing_on(values):
+    yield from values
+
+
+AFTER_SKIPPING = {
+    'nothing': [],
+    'a map': [apply(float)],
+    'threads': [apply(float, workers=threads(3))],
+    'a shuffle': [shuffle(7, seed=0)],
+    'a pool': [expiration_pool(3, 2, seed=0)],
+    'an iterable stage': [passing_on],
+    'a generator and a shuffle': [passing_on, shuffle(4, seed=0)],
+    'a flatten': [apply(lambda number: [number] * 3), flatten()],
+    'an adaptive size': [combine_batches(lambda chunk, sample: len(chunk) < 1 + sample % 3, list)],
+    'a batch': [combine_batches(4, list)],
+    'a batch and a take': [combine_batches(4, list), take(8)],
+    'a repeat': [repeat(2), combine_batches(3, list)],
+    'another skip': [apply(fails_at_threes, on_error=skip(KeyError, budget=None)), shuffle(3, seed=0)],
+}
+
+
+def counting(stages, batches_per_epoch):
+    skipping = apply(checked, on_error=skip(ValueError, budget=None))
+    return pipeline(range(30), skipping, *stages, prefetch(batches_per_epoch, buffer_size=2))
+
+
+@pytest.mark.parametrize('batches_per_epoch', [7, None])
+@pytest.mark.parametrize('name', AFTER_SKIPPING)
+def test_a_state_counts_what_lies_before_its_cursor_however_often_it_was_resumed(name, batches_per_epoch):
+    def states(n):
+        while len(found) < n:
+            for _ in batches:
+                found.append(batches.state_dict()['failures'])
+                if len(found) == n:
+                    return
+
+    with counting(AFTER_SKIPPING[name], batches_per_epoch) as batches:
+        found = []
+        with suppress(Exhausted):
+            states(18)
+        undisturbed = found
+    state, found = None, []
+    for _ in undisturbed:
+        with counting(AFTER_SKIPPING[name], batches_per_epoch) as batches:
+            if state is not None:
+                batches.load_state_dict(json.loads(json.dumps(state)))
+            batch = next(iter(batches), None)
+            while batch is None:
+                batch = next(iter(batches), None)
+            state = batches.state_dict()
+            found.append(state['failures'])
+    assert found == undisturbed
+
+
+def test_counts_do_not_depend_on_the_workers():
+    def states(workers):
+        skipping = apply(checked, workers=workers, on_error=skip(ValueError, budget=None))
+        with pipeline(
+            range(40), skipping, apply(abs, workers=workers), combine_batches(3, list), prefetch()
+        ) as batches:
+            return [(batches.state_dict()['failures'], len(batches.failures)) for _ in batches]
+
+    assert states(None) == states(threads(1)) == states(threads(5)) == states(processes(2))
+
+
+def test_a_budget_that_holds_in_one_go_holds_after_restarts():
+    def make():
+        skipping = apply(checked, on_error=skip(ValueError, budget=8))
+        return pipeline(range(40), skipping, shuffle(16, seed=0), prefetch(100))
+
+    with make() as batches:
+        whole = list(batches)
+    got, state = [], None
+    while len(got) < len(whole):
+        with make() as batches:
+            if state is not None:
+                batches.load_state_dict(state)
+            for batch in batches:
+                got.append(batch)
+                state = batches.state_dict()
+                if len(got) % 5 == 0:
+                    break
+    assert got == whole
+
+
+def failing(sample):
+    if sample in KINDS:
+        raise KINDS[sample](sample)
+    return sample
+
+
+KINDS = {'o': OSError, 'z': ZeroDivisionError, 'k': KeyError}
+
+
+@pytest.mark.parametrize(
+    ('policies', 'samples', 'fails'),
+    [
+        ([skip(ZeroDivisionError, budget=0), replace(len, OSError, budget=None)], 'aoooo', False),
+        ([skip(ZeroDivisionError, budget=0), replace(len, OSError, budget=None)], 'aoooz', True),
+        ([replace(len, OSError, budget=None), skip(ZeroDivisionError, budget=0)], 'aoooo', False),
+        ([replace(len, OSError, budget=None), skip(ZeroDivisionError, budget=0)], 'aoooz', True),
+        ([replace(len, OSError, budget=0), skip(ZeroDivisionError, budget=None)], 'azzz', False),
+        ([replace(len, OSError, budget=0), skip(ZeroDivisionError, budget=None)], 'azzo', True),
+        ([skip(OSError, budget=2), skip(ZeroDivisionError, budget=2), skip(KeyError, budget=1)], 'aoozzk', False),
+        ([skip(OSError, budget=2), skip(ZeroDivisionError, budget=2), skip(KeyError, budget=1)], 'oozzo', True),
+        ([skip(OSError, budget=2), skip(ZeroDivisionError, budget=2), skip(KeyError, budget=1)], 'oozzkk', True),
+        ([skip(OSError, budget=1), skip(budget=3)], 'aozzk', False),
+        ([skip(OSError, budget=1), skip(budget=3)], 'ozzkk', True),
+    ],
+)
+@pytest.mark.parametrize('workers', [None, threads(2)])
+def test_each_policy_has_a_budget_of_its_own(policies, samples, fails, workers):
+    batches = pipeline(list(samples), apply(failing, on_error=policies, workers=workers), prefetch())
+    with batches:
+        if fails:
+            with pytest.raises(TooManyFailures):
+                list(batches)
+        else:
+            list(batches)
+    assert json.loads(json.dumps(batches.state_dict()))['failures'] == batches.state_dict()['failures']

@@ -164,11 +164,12 @@ def test_a_retry_alone_skips_nothing():
 
 
 def test_a_handled_failure_returns_the_error():
-    assert call_with_policies([skip(KeyError)], lambda: 3, 'a') == (3, None)
-    value, error = call_with_policies([skip(KeyError)], lambda: {}['a'], 'a')
-    assert (value, type(error)) == (Missing.SKIPPED, KeyError)
-    value, error = call_with_policies([replace(str.upper, KeyError)], lambda: {}['a'], 'a')
-    assert (value, type(error)) == ('A', KeyError)
+    skipping, replacing = skip(KeyError), replace(str.upper, KeyError)
+    assert call_with_policies([skipping], lambda: 3, 'a') == (3, None, None)
+    value, error, policy = call_with_policies([skipping], lambda: {}['a'], 'a')
+    assert (value, type(error), policy) == (Missing.SKIPPED, KeyError, skipping)
+    value, error, policy = call_with_policies([skip(OSError), replacing], lambda: {}['a'], 'a')
+    assert (value, type(error), policy) == ('A', KeyError, replacing)
 
 
 def test_a_budget_is_none_or_a_number_or_a_fraction_of_at_least_grace_samples():

@@ -1,7 +1,10 @@
 """What a type checker infers of pipelines. Checked by mypy and pyright, never run."""
 
+import sqlite3
 from collections.abc import Iterator
+from tempfile import TemporaryDirectory
 from typing import Any, assert_type
+from zipfile import ZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +21,7 @@ from pipekit import (
     keep,
     load_by_random_id,
     mix,
+    per_worker,
     pipeline,
     prefetch,
     repeat,
@@ -72,6 +76,12 @@ assert_type(pipeline(ids, apply(apply_at(0, len)), prefetch()), BatchIterator[An
 assert_type(next(iter(pipeline(mix(sample(ids), ids), prefetch(3)))), str)
 assert_type(next(load_by_random_id(load, len, ids=ids)), tuple[tuple[Image, int], int])
 assert_type(list(combine_batches(2)([(1, 2.0)])), list[tuple[npt.NDArray[Any], npt.NDArray[Any]]])
+
+assert_type(per_worker(lambda: ZipFile('images.zip'))(), ZipFile)
+assert_type(per_worker(lambda: sqlite3.connect('a'))(), sqlite3.Connection)
+assert_type(per_worker(dict[str, int])(), dict[str, int])
+assert_type(per_worker(TemporaryDirectory[str])(), str)
+per_worker('images.zip')  # type: ignore[call-overload]
 
 batches: BatchIterator[Batch] = pipeline(sample(ids), apply(load), unpack(augment), combine_batches(30), prefetch(10))
 for batch in batches:

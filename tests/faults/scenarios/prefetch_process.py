@@ -372,4 +372,28 @@ def it_exits_with_worker_threads():
         sys.exit(5)
 
 
+def it_exits_while_worker_threads_are_stuck(starts_more):
+    batches = pipeline(numbers, apply(stuck, workers=threads(2)), prefetch(3))
+    kept.append(batches)
+    next(iter(batches))
+    if starts_more == 'after one that was closed':
+        warnings.simplefilter('ignore')
+        batches.close()
+        with batches:
+            next(iter(batches))
+
+
+def a_thread_trains_after_the_main_thread_has_ended(opens):
+    def train():
+        threading.main_thread().join()
+        for _ in range(3):
+            with batches:
+                say(list(batches))
+
+    batches = pipeline(numbers, apply(float, workers=threads(2)), prefetch(2))
+    if opens == 'goes on with batches that are open':
+        say(list(batches))
+    threading.Thread(target=train).start()
+
+
 play(globals())
