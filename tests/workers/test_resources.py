@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 
 from pipekit import apply, per_worker, pipeline, prefetch, processes, shuffle, threads
+from pipekit.describing.display import code
 
 KINDS = [None, threads(1), threads(3), processes(1), processes(2)]
 TIMEOUT_SECONDS = 20
@@ -267,7 +268,7 @@ def test_the_last_that_was_opened_is_closed_first(log):
 
 
 @pytest.mark.parametrize('is_open', [False, True])
-@pytest.mark.parametrize('make', [dict, partial(dict, a=1), lambda: {1}, StringIO], ids=repr)
+@pytest.mark.parametrize('make', [dict, partial(dict, a=1), lambda: {1}, StringIO], ids=code)
 def test_it_can_be_pickled_printed_and_compared(make, is_open):
     resource = per_worker(make)
     if is_open:
@@ -283,7 +284,7 @@ def test_it_prints_as_code():
     assert repr(per_worker(make=BytesIO)) == 'per_worker(make=BytesIO)'
 
 
-@pytest.mark.parametrize('make', [zipfile, 'data.zip', None, 3, BytesIO()], ids=repr)
+@pytest.mark.parametrize('make', [zipfile, 'data.zip', None, 3, BytesIO()], ids=code)
 def test_what_opens_it_is_a_function(make):
     with pytest.raises(
         TypeError, match=r'make must be a function that opens a resource, got .*; did you mean a lambda\?'
