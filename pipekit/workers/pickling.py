@@ -140,9 +140,11 @@ def _code(make: Callable[..., CodeType], args: tuple[Any, ...], filename: str, l
 
 
 def _is_importable(function: Any) -> bool:
-    module = sys.modules.get(function.__module__)
+    name = function.__module__
+    by_value = ('__main__', *cloudpickle.list_registry_pickle_by_value())
     with suppress(AttributeError):
-        return function.__module__ != '__main__' and attrgetter(function.__qualname__)(module) is function
+        is_by_value = f'{name}.'.startswith(tuple(f'{other}.' for other in by_value))
+        return not is_by_value and attrgetter(function.__qualname__)(sys.modules.get(name)) is function
     return False
 
 

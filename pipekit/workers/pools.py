@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import perf_counter
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -32,6 +33,7 @@ class WorkerPools:
 
     def __init__(self, on_wait: OnWait | None = None) -> None:
         self.settings = Settings()
+        self._running_modules = list(_running_modules())
         self._on_wait = on_wait
         self._thread_pools: dict[Threads, ThreadPool] = {}
         self._process_pools: dict[Processes, ProcessPool] = {}
@@ -99,8 +101,13 @@ class WorkerPools:
 
     def _process_pool(self, workers: Processes) -> ProcessPool:
         if workers not in self._process_pools:
-            from .process_pool import ProcessPool  # needs the extra `processes`
+            import cloudpickle  # as this, it needs the extra `processes`
 
+            from .process_pool import ProcessPool
+
+            for module in self._running_modules:
+                with suppress(ValueError):  # it is gone: what it defines is found by no name
+                    cloudpickle.register_pickle_by_value(module)
             self._process_pools[workers] = ProcessPool(workers, self.settings, self._on_wait)
             if self._is_cancelled:  # by another thread, which may not have seen the new pool
                 self._process_pools[workers].cancel()
@@ -139,6 +146,21 @@ class WorkerPools:
         finally:
             if self._on_wait is not None:
                 self._on_wait(workers, begin)
+
+
+def _running_modules() -> Iterator[ModuleType]:
+    """The modules whose code has led here: those that are being imported, if they train at their top level.
+
+    What they define is sent to processes by value, as that of a script is. By name it would be imported there, which
+    would train there too; and here, finding it by its name would wait for the end of the import, which waits for it.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        name = frame.f_globals.get('__name__', '')
+        module = sys.modules.get(name) if frame.f_code.co_name == '<module>' and name != '__main__' else None
+        if module is not None and frame.f_globals is vars(module):
+            yield module
+        frame = frame.f_back
 
 
 def awaited(frame: FrameType) -> str | None:

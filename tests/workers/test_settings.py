@@ -125,7 +125,7 @@ def test_threads_do_not_change_each_others_settings():
         together.wait()
         return VARIABLE.get(), decimal.getcontext().prec
 
-    with pipeline([1, 2, 3], apply(change, workers=threads(3)), prefetch()) as batches:
+    with pipeline(iter([1, 2, 3]), apply(change, workers=threads(3)), prefetch()) as batches:
         assert list(batches) == [(1, 1), (2, 2), (3, 3)]
 
 

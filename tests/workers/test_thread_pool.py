@@ -125,7 +125,7 @@ def test_a_pool_may_be_cancelled_and_given_calls_by_several_threads_at_once():
     sys.setswitchinterval(1e-6)
     try:
         for _ in range(100):
-            pool = ThreadPool(threads(3), Settings())
+            pool = ThreadPool(threads(3, name='c'), Settings())
             numbers, outcomes, begun = count(), [], threading.Barrier(4)
 
             def submit(pool=pool, numbers=numbers, outcomes=outcomes, begun=begun):
@@ -145,7 +145,9 @@ def test_a_pool_may_be_cancelled_and_given_calls_by_several_threads_at_once():
                 assert not thread.is_alive()
             pool.close()
             assert all(outcomes)
-            assert not [thread for thread in threading.enumerate() if thread.name.startswith('pipekit-threads(3)_')]
+            assert not [
+                thread for thread in threading.enumerate() if thread.name.startswith("pipekit-threads(3, name='c')_")
+            ]
     finally:
         sys.setswitchinterval(interval)
 

@@ -20,14 +20,14 @@ def prefetch_threads():
 class WaitsAt:
     """A function that waits at one value until it is let through."""
 
-    def __init__(self, at):
-        self.at = at
+    def __init__(self, at, seconds=10):
+        self.at, self.seconds = at, seconds
         self.reached, self.go = threading.Event(), threading.Event()
 
     def __call__(self, value):
         if value == self.at:
             self.reached.set()
-            self.go.wait(10)
+            self.go.wait(self.seconds)
         return value
 
 
@@ -372,15 +372,17 @@ def it_exits_with_worker_threads():
         sys.exit(5)
 
 
-def it_exits_while_worker_threads_are_stuck(starts_more):
-    batches = pipeline(numbers, apply(stuck, workers=threads(2)), prefetch(3))
+def it_exits_while_worker_threads_are_stuck(times):
+    warnings.simplefilter('ignore')  # of closing
+    slow = WaitsAt(2, seconds=None)
+    batches = pipeline(numbers, apply(slow, workers=threads(2)), prefetch(3))
     kept.append(batches)
-    next(iter(batches))
-    if starts_more == 'after one that was closed':
-        warnings.simplefilter('ignore')
+    for _ in range(int(times)):
         batches.close()
-        with batches:
-            next(iter(batches))
+        batches.__enter__()
+        assert slow.reached.wait(10)
+        slow.reached.clear()
+        say('stuck')
 
 
 def a_thread_trains_after_the_main_thread_has_ended(opens):
