@@ -23,7 +23,10 @@ from .jobs import Job, WorkItem
 from .pickling import Pickled
 from .process_main import CurrentStep, main
 
-BOOT_SCRIPT = """import pickle, sys
+# Closed standard streams are filled before anything is imported that may take their descriptors, as numpy may.
+BOOT_SCRIPT = """import os, pickle, sys
+while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2: pass
+os.close(descriptor)
 try:
     sys.path[:], sys.argv = pickle.load(sys.stdin.buffer)
     main, arguments = pickle.load(sys.stdin.buffer)
