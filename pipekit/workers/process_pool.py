@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import CancelledError
@@ -47,7 +46,6 @@ class ProcessPool:
         self._on_wait = on_wait
         self._workers: list[WorkerProcess] = []
         self._is_cancelled = False
-        self._lock = threading.RLock()  # for the two above: a signal handler or a finalizer may cancel at any time
         self._functions: dict[Any, tuple[int, Pickled, Work]] = {}
         self._constants: dict[tuple[int, int], tuple[Extent, Bytes]] = {}  # arrays of functions, by address and size
         self._warned: set[str] = set()
@@ -96,10 +94,11 @@ class ProcessPool:
 
     def cancel(self) -> None:
         """Have the processes end, and whoever waits for them get a ``CancelledError``. For any thread."""
-        with self._lock:
-            self._is_cancelled = True
-            for worker in self._workers:
-                worker.request_end()
+        # Without a lock, for this may run in a signal handler or a finalizer, while the same thread holds it. A worker
+        # that is started meanwhile is in the list or sees the flag: `_start` adds it first, and then looks.
+        self._is_cancelled = True
+        for worker in list(self._workers):
+            worker.request_end()
 
     def close(self) -> None:
         """End the processes. What is running may finish within a second; after that they are killed."""
@@ -231,17 +230,15 @@ class ProcessPool:
 
     def _start(self) -> WorkerProcess:
         worker = WorkerProcess(self._shared, self._blocks, self._new_arena(), self._kind.blas_threads)
-        with self._lock:
-            self._workers.append(worker)
-            if self._is_cancelled:
-                worker.request_end()
+        self._workers.append(worker)
+        if self._is_cancelled:
+            worker.request_end()
         return worker
 
     def _replace(self, worker: WorkerProcess) -> None:
         if self._is_cancelled:
             raise CancelledError
-        with self._lock:
-            self._workers.remove(worker)
+        self._workers.remove(worker)
         exit_code = worker.end(CLOSE_TIMEOUT_SECONDS)
         ended = how_it_ended(exit_code, self._oom_kills_before)
         groups = [(job, [item for item in items if not item.done]) for job, items in worker.groups]
