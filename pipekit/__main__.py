@@ -88,9 +88,10 @@ def _stdout_to_stderr() -> Iterator[None]:
     # Also for worker processes, which inherit the file descriptors of this one.
     if sys.stdout is not None:
         sys.stdout.flush()
-    with beyond_standard_streams():
+    with beyond_standard_streams(), open(os.devnull, 'wb') as nowhere:
         stdout = os.dup(1)
-        os.dup2(2, 1)
+        # Where standard error is closed, a library that numpy loads may have taken its descriptor.
+        os.dup2(nowhere.fileno() if sys.stderr is None else 2, 1)
     try:
         with redirect_stdout(sys.stderr):
             yield

@@ -15,6 +15,7 @@ from ..describing.tracebacks import hide_own_frames
 from ..errors import Closed, Exhausted, NotResumable, PipekitError, StateMismatch, TooManyFailures
 from ..memory.blocks import BlockPool
 from ..memory.forks import in_child
+from ..memory.locks import Lock
 from ..streams.context import Context, Run
 from ..streams.cursors import START, Cursor, Out_co, as_lists, cursor_of, split_cursor
 from ..streams.error_notes import annotate
@@ -48,27 +49,28 @@ class Delivery(Generic[Out_co]):
         self.meter = Meter()
         self._logged = perf_counter()
         self._skips = pipeline.skips
-        self._current_epoch: Callable[[], Epoch[Out_co] | None] = _no_epoch
+        self._current_epoch: Callable[[], Epoch[Out_co] | None] = _nothing
         self._resumes_after: int | None = None  # the position in the epoch in which a loaded state was taken
         self._thread: PrefetchThread | None = None
+        self._latest_thread: Callable[[], PrefetchThread | None] = _nothing  # set before it is started
         self._closed = False
         self._forked = False  # whether the thread is in the parent process
-        self._lock = threading.RLock()  # for the above; no thread waits for a batch while holding it
-        self._turn = threading.RLock()  # for the one consumer that waits for a batch
+        self._lock = Lock()  # for the above; no thread waits for a batch while holding it
+        self._turn = Lock()  # for the one consumer that waits for a batch
         in_child(self._leave_thread_in_parent)
 
     def begin_epoch(self) -> Epoch[Out_co]:
         """Begin an epoch, which ends the one before."""
         self.open()
-        with self._lock:
-            while True:
+        for _ in self._lock.held():
+            position = None
+            while self.position is not position:  # again, if a signal handler has loaded a state meanwhile
                 position = self.position
                 epoch = Epoch(self, position[1] - (self._resumes_after or 0))
                 current = weakref.ref(epoch)
-                if self.position is position:  # otherwise a signal handler has loaded a state meanwhile
-                    self._current_epoch = current
-                    self._resumes_after = None
-                    return epoch
+            self._current_epoch = current
+            self._resumes_after = None
+        return epoch
 
     def open(self) -> None:
         """Start the thread, unless it is running.
@@ -78,7 +80,7 @@ class Delivery(Generic[Out_co]):
         Closed
             If the batches are closed, or the thread is in the parent process.
         """
-        with self._lock:
+        for _ in self._lock.held():
             if self._closed:
                 raise Closed('the batches are closed; `with batches:` opens them again from where they were')
             if self._forked:
@@ -94,7 +96,7 @@ class Delivery(Generic[Out_co]):
 
     def close(self) -> bool:
         """Stop the thread, and say whether it has ended in time."""
-        with self._lock:
+        for _ in self._lock.held():
             self._closed, self._forked = True, False
             thread = self._stop_thread()
         return thread is None or thread.join(CLOSE_TIMEOUT_SECONDS)
@@ -102,22 +104,24 @@ class Delivery(Generic[Out_co]):
     def next(self, epoch: Epoch[Out_co]) -> Out_co:
         """The next batch of an epoch."""
         asked = got = perf_counter()
-        while True:
-            with self._lock:
+        taken = False
+        while not taken:
+            for _ in self._lock.held():
                 thread = self._thread_for(epoch)
                 if thread.entries:
                     value, cursor = thread.entries[0]
-                    if cursor.__class__ is not Signal:
-                        # There is no call since `entries` was read: in one, a signal handler might take this batch.
-                        # Nor is there one between the next two lines: Ctrl-C in it would deliver this batch twice.
-                        self.position = cursor, self.position[1] + 1
+                    if cursor.__class__ is Signal:
+                        self._handle(epoch, thread)
+                    else:
+                        # No call since the look at `entries`: a signal handler may run there, and take this batch.
+                        taken = cursor is not self.position[0]  # else an interrupt came between the next two lines
+                        if taken:
+                            self.position = cursor, self.position[1] + 1
                         thread.entries.popleft()
-                        break
-                    self._handle(epoch, thread)
-                    continue
-            with self._turn:
-                thread.wait()
-            got = perf_counter()
+            if not taken:
+                for _ in self._turn.held():
+                    thread.wait()
+                got = perf_counter()
         if thread.is_full:
             thread.report_room()
         self.meter.waits.append((asked, got, self.position[1] == epoch.before + 1))
@@ -136,7 +140,7 @@ class Delivery(Generic[Out_co]):
 
     def state_dict(self) -> dict[str, Any]:
         """The position as a dict that can be saved as JSON."""
-        with self._lock:
+        for _ in self._lock.held():
             cursor, delivered = self.position
             epoch = self._current_epoch()
             # Before the first loop, the position in the epoch is still the loaded one.
@@ -156,11 +160,11 @@ class Delivery(Generic[Out_co]):
         delivered, in_epoch = checked_counts(state, self.state_dict())
         counts = checked_failures(state)
         cursor = self._checked_cursor(state['cursor'])
-        with self._lock:
+        for _ in self._lock.held():
             thread = self._stop_thread()
             self.position, self._resumes_after = (cursor, delivered), in_epoch
             self.failures = self._new_failures().rewound_to(counts)
-            self._current_epoch, self._forked = _no_epoch, False
+            self._current_epoch, self._forked = _nothing, False
         if thread is not None:
             thread.join(CLOSE_TIMEOUT_SECONDS)
 
@@ -182,7 +186,7 @@ class Delivery(Generic[Out_co]):
 
     def _leave_thread_in_parent(self) -> None:
         # Other threads of the parent may have held the locks when it forked.
-        self._lock, self._turn = threading.RLock(), threading.RLock()
+        self._lock, self._turn = Lock(), Lock()
         self._forked = self._thread is not None
         if self._thread is not None:
             self._thread.stop()  # a signal handler may have forked in the middle of a wait
@@ -212,8 +216,8 @@ class Delivery(Generic[Out_co]):
         self.failures.has_ended = signal is Signal.END or over_budget
         if signal is Signal.ERROR:
             epoch.over = True
-            thread.entries.popleft()
-            self._stop_thread()  # the next epoch starts it again at the position: the error may have been temporary
+            self._stop_thread()  # the next epoch opens it again at the position: the error may have been a passing one
+            thread.entries.popleft()  # after that: an interrupt in between must not leave a thread that makes nothing
             annotate(value[0], 'batches', self.position[0])
             raise value.pop()  # popped, because its traceback leads to `value`: the cycle would keep it in memory
         if signal is Signal.END_OF_PASS:
@@ -264,10 +268,11 @@ class Delivery(Generic[Out_co]):
         entries = open_at(self.pipeline, position[0], context)
         new_stall = partial(_new_stall, pools)
         thread = PrefetchThread(self, entries, pools, meter, end.buffer_size, end.stall_after, new_stall)
+        self._latest_thread = weakref.ref(thread)
         try:
             thread.start()
             if self._thread is None and self.position is position and not self._closed:
-                self._thread, self.meter, self.failures = thread, meter, failures
+                self.meter, self.failures, self._thread = meter, failures, thread
                 return
         except BaseException:
             thread.stop()
@@ -281,7 +286,12 @@ class Delivery(Generic[Out_co]):
         if thread is not None:
             thread.stop()
             self._thread = None
-        return thread
+            return thread
+        latest = self._latest_thread()
+        if latest is None or latest.stopped:
+            return None
+        latest.stop()  # an interrupt came between its start and the assignment above
+        return latest
 
 
 class Epoch(Iterator[Out_co]):
@@ -306,7 +316,7 @@ class Epoch(Iterator[Out_co]):
             raise
 
 
-def _no_epoch() -> None:
+def _nothing() -> None:
     return None
 
 

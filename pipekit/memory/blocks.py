@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .forks import in_child
+from .locks import Lock
 
 T = TypeVar('T')
 Bytes = npt.NDArray[np.uint8]
@@ -92,8 +93,7 @@ class BlockPool:
     def __init__(self, supply: Supply | None = None, smallest_bytes: int = SMALLEST_POOLED_BYTES):
         self.smallest_bytes = smallest_bytes
         self._supply = Heap() if supply is None else supply
-        self._lock = threading.Lock()  # for the supply, and what was taken from it
-        self._owner: int | None = None  # the thread that holds the lock
+        self._lock = Lock()  # for the supply, and what was taken from it
         self._taken = 0  # bytes taken from the supply
         self._peak = 0  # bytes in use at the most, recently
         self._refs: dict[int, tuple[weakref.ref[Bytes], BlockRef]] = {}  # to each block, by where it begins
@@ -142,30 +142,21 @@ class BlockPool:
     def trim(self) -> None:
         """Return memory to the system, if much more is free than was in use recently."""
         self._peak -= self._peak // PEAK_DECAY_BLOCKS
-        if self._has_excess() and not self._lock.locked():  # this thread may hold the lock, and be interrupted by this
+        if self._has_excess() and not self._lock.is_mine():  # this may interrupt what holds the lock in this thread
             self._peak = max(self.in_use, self._peak)
-            this = threading.get_ident()
-            with self._lock:
-                self._owner = this
-                try:
-                    while self._has_excess() and self._give_back_one():
-                        pass
-                finally:
-                    self._owner = None
+            for _ in self._lock.held():
+                while self._has_excess() and self._give_back_one():
+                    pass
 
     def _has_excess(self) -> bool:
         return self._taken > self._peak + max(SPARE_BYTES, self._peak // 2)
 
     def _reserve(self, capacity: int) -> int:
-        this = threading.get_ident()
-        if self._owner == this:
+        if self._lock.is_mine():
             raise NoRoom('a block was requested while this thread is allocating another one')
-        with self._lock:
-            self._owner = this
-            try:
-                return self._from_supply(capacity)
-            finally:
-                self._owner = None
+        for _ in self._lock.held():
+            start = self._from_supply(capacity)
+        return start
 
     def _from_supply(self, capacity: int) -> int:
         while True:
@@ -191,7 +182,7 @@ class BlockPool:
         return False
 
     def _renew_lock(self) -> None:
-        self._lock, self._owner = threading.Lock(), None  # another thread may have held the lock at the fork
+        self._lock = Lock()  # another thread may have held the lock at the fork
 
 
 def is_worth_pooling(size: int) -> bool:

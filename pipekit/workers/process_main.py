@@ -16,7 +16,6 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 from ..memory.blocks import allocate_from
-from ..memory.file_descriptors import reopen_closed_streams
 from ..memory.forks import in_child
 from ..memory.shared import Arena, RemoteBlocks, SharedBlockPool
 from .channels import Channel, Load
@@ -62,7 +61,6 @@ class CurrentStep:
 def main(connection: int, results: int | None, arguments: int | None) -> None:
     """Serve until the other end of the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    reopen_closed_streams()
     pipe = Connection(connection)
     arena = None if results is None else Arena(results, first=CURRENT_STEP_BYTES)
     blocks = None if arena is None else SharedBlockPool(arena)

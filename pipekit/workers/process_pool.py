@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import CancelledError
@@ -52,7 +51,6 @@ class ProcessPool:
         check_python(self._name)
         self._workers: list[WorkerProcess] = []
         self._is_cancelled = False
-        self._lock = threading.RLock()  # for the two above: a signal handler or a finalizer may cancel at any time
         self._functions: dict[Any, tuple[int, Pickled, Work]] = {}
         self._setup: Pickled | None = None  # the initializer
         self._constants: dict[tuple[int, int], tuple[Extent, Bytes]] = {}  # arrays of functions, by address and size
@@ -102,10 +100,11 @@ class ProcessPool:
 
     def cancel(self) -> None:
         """Have the processes end, and whoever waits for them get a ``CancelledError``. For any thread."""
-        with self._lock:
-            self._is_cancelled = True
-            for worker in self._workers:
-                worker.request_end()
+        # Without a lock, for this may run in a signal handler or a finalizer, while the same thread holds it. A worker
+        # that is started meanwhile is in the list or sees the flag: `_start` adds it first, and then looks.
+        self._is_cancelled = True
+        for worker in list(self._workers):
+            worker.request_end()
 
     def close(self) -> None:
         """End the processes. What is running may finish within a second; after that they are killed."""
@@ -253,10 +252,9 @@ class ProcessPool:
     def _start(self) -> WorkerProcess:
         setup = self._setup = self._setup or self._pickled_initializer()
         worker = WorkerProcess(self._kind.blas_threads, self._shared, self._blocks, self._new_arena())
-        with self._lock:
-            self._workers.append(worker)
-            if self._is_cancelled:
-                worker.request_end()
+        self._workers.append(worker)
+        if self._is_cancelled:
+            worker.request_end()
         worker.set_up(setup)
         return worker
 
@@ -269,8 +267,7 @@ class ProcessPool:
     def _replace(self, worker: WorkerProcess) -> None:
         if self._is_cancelled:
             raise CancelledError
-        with self._lock:
-            self._workers.remove(worker)
+        self._workers.remove(worker)
         exit_code = worker.end(CLOSE_TIMEOUT_SECONDS)
         ended = how_it_ended(exit_code, self._oom_kills_before)
         groups = [(job, [item for item in items if not item.done]) for job, items in worker.groups]

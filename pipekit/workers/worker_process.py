@@ -27,7 +27,10 @@ from .process_main import CurrentStep, main
 from .remote_logs import current_levels, handle_record
 
 MAX_MESSAGES = 100  # to take from a process at a time; it may log without end
+# Closed standard streams are filled before anything is imported that may take their descriptors, as numpy may.
 BOOT_SCRIPT = """import os, pickle, sys
+while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2: pass
+os.close(descriptor)
 try:
     sys.path[:], sys.argv, environment = pickle.load(sys.stdin.buffer)
     os.environ.update(environment)

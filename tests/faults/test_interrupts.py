@@ -1,13 +1,20 @@
-"""A signal before every single line of what a consumer runs: one that raises, and handlers that do something there."""
+"""A signal before every single line of what a consumer runs: one that raises, and handlers that do something there.
+
+And an interrupt before every single instruction, wherever this interpreter looks for signals.
+"""
 
 import ctypes
+import os
 import signal
+import subprocess
 import sys
 import threading
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from dis import opname
 from importlib import import_module
 from itertools import islice
+from time import monotonic, sleep
 
 import pytest
 
@@ -15,6 +22,7 @@ from pipekit import Closed, pipeline, prefetch
 from pipekit.batches import prefetch_thread as feed
 from pipekit.memory import blocks as memory
 from pipekit.memory.blocks import BlockPool
+from pipekit.memory.locks import Lock
 from pipekit.streams import metering
 from pipekit.workers.pools import WorkerPools
 
@@ -29,6 +37,14 @@ pytestmark = [
 MIB = 1 << 20
 SOON = 10.0  # seconds; far more than anything here takes
 SIGNAL = int(signal.SIGUSR1)
+
+
+SENDER = """if True:  # a process, because a thread would send only where this one lets go of the interpreter's lock
+    import os, sys, time
+    while True:
+        os.kill(int(sys.argv[1]), int(sys.argv[2]))
+        time.sleep(0.0002)
+"""
 
 
 class Interrupt(Exception):
@@ -70,6 +86,37 @@ class SignalBefore:
         return None
 
 
+class InterruptBefore:
+    """Runs a function, and raises before the n-th instruction of it that is in some files."""
+
+    def __init__(self, n, files):
+        self._n = n
+        self._files = files
+        self.passed = 0
+
+    def run(self, function):
+        sys._getframe().f_trace_opcodes = True  # before the tracing begins: 3.12 looks at that only then
+        sys.settrace(self._trace)
+        try:
+            return function()
+        finally:
+            sys.settrace(None)
+
+    def _trace(self, frame, event, argument):
+        if frame.f_code.co_filename not in self._files:
+            return None
+        frame.f_trace_opcodes = True
+        if event == 'opcode' and not self._ends_handling(frame):
+            self.passed += 1
+            if self.passed == self._n:
+                raise Interrupt  # which ends the tracing
+        return self._trace
+
+    def _ends_handling(self, frame):
+        # Here the interpreter can't be interrupted: its own state would keep the error that was handled.
+        return frame.f_lineno is None or opname[frame.f_code.co_code[frame.f_lasti]] == 'POP_EXCEPT'
+
+
 @pytest.fixture
 def handle():
     before = signal.getsignal(SIGNAL)
@@ -77,16 +124,21 @@ def handle():
     signal.signal(SIGNAL, before)
 
 
-def before_each_line(files, scenario, fewest=50):
+def before_each_line(files, scenario, fewest=50, kind=SignalBefore):
     """Run a scenario, which takes a function to run another one with, once for each line that it passes."""
     n = 1
     while True:
-        signal_before = SignalBefore(n, files)
-        scenario(signal_before.run)
-        if signal_before.passed < n:
+        before = kind(n, files)
+        scenario(before.run)
+        if before.passed < n:
             assert n > fewest  # else this looks at nothing
             return
         n += 1
+
+
+def before_each_instruction(files, scenario, fewest=100):
+    """Run a scenario, which takes a function to run another one with, once for each instruction that it passes."""
+    before_each_line(files, scenario, fewest, InterruptBefore)
 
 
 def filled(blocks, size, mark):
@@ -238,3 +290,99 @@ def test_a_finalizer_may_cancel_what_is_being_cancelled_or_waited_for(handle):
     pools = None
     handle(lambda *_: pools.cancel())
     before_each_line([sys.modules[WorkerPools.__module__].__file__, threading.__file__], scenario, fewest=10)
+
+
+def test_no_interrupt_leaves_a_lock_held():
+    def section(way):
+        for _ in lock.held():
+            for _ in lock.held():
+                assert lock.is_mine()
+            if way == 'return':
+                return
+            if way == 'break':
+                break
+            if way == 'error':
+                raise Interrupt
+
+    def sections():
+        for way in ['end', 'return', 'break']:
+            section(way)
+        with suppress(Interrupt):
+            section('error')
+
+    def scenario(run):
+        error = None
+        try:
+            run(sections)
+        except Interrupt as interrupt:
+            error = interrupt  # its traceback keeps the frames
+        assert not lock.is_mine(), error
+
+    lock = Lock()
+    before_each_instruction([__file__], scenario)
+
+
+def test_blocks_are_sound_after_an_interrupt_before_any_instruction(monkeypatch):
+    monkeypatch.setattr(sys, 'unraisablehook', lambda _: None)
+
+    def scenario(run):
+        blocks = BlockPool()
+        with suppress(Interrupt):
+            run(lambda: use(blocks))
+        use(blocks)
+        assert blocks.in_use <= 9 * MIB + MIB
+
+    before_each_instruction([memory.__file__], scenario)
+
+
+@pytest.mark.usefixtures('handle')
+def test_after_an_interrupt_before_any_instruction_the_batches_go_on():
+    def scenario(run):
+        epochs = Scenario(None, 2)
+        epochs(run)
+        got = epochs.got
+        assert len(set(range(max(got) + 1)) - set(got)) <= 1  # the one that was about to be handed out
+        assert sorted(set(got)) == sorted(got)
+        for thread in threads():
+            thread.join(SOON)
+        assert not threads()
+
+    before_each_instruction([feed.__file__, delivery.__file__], scenario)
+
+
+def test_a_storm_of_interrupts_does_not_keep_the_state_from_other_threads(handle):
+    raised = asked = 0
+    over = False
+    files = [feed.__file__, delivery.__file__]
+
+    def interrupt(_, frame):
+        nonlocal raised
+        if frame.f_code.co_filename in files and not over:
+            raised += 1
+            raise Interrupt
+
+    def ask():
+        nonlocal asked
+        while not over:
+            batches.state_dict()
+            asked += 1
+            sleep(0.0005)
+
+    batches = pipeline(range(10**9), prefetch(10**6, buffer_size=1000))  # so that it seldom waits, outside of the locks
+    handle(interrupt)
+    other = threading.Thread(target=ask, daemon=True)
+    with batches, subprocess.Popen([sys.executable, '-c', SENDER, str(os.getpid()), str(SIGNAL)]) as sender:
+        other.start()
+        end = monotonic() + SOON
+        while raised < 500 and monotonic() < end:
+            try:
+                for _ in batches:
+                    pass
+            except Interrupt:
+                pass
+        over = True
+        sender.kill()
+        other.join(SOON)
+    assert raised > 50
+    assert not other.is_alive()
+    assert asked > 10

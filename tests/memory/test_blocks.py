@@ -183,7 +183,7 @@ def test_a_burst_that_comes_again_finds_most_of_its_memory(blocks):
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 def test_a_fork_has_blocks_whatever_other_threads_of_the_parent_did(blocks):
-    with blocks._lock:
+    for _ in blocks._lock.held():
         child = os.fork()
         if not child:
             os._exit(0 if blocks.new(MIB).nbytes == MIB else 1)

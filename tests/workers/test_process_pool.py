@@ -161,7 +161,7 @@ def test_standard_streams_may_be_closed(closed, tmp_path):
         check=False,
     )
     assert (done.returncode, done.stderr.strip(b'x')) == (0, b'')
-    assert result.read_text() == '[0, 1] [2, 3] [4, 5]' + ' closed' * len(closed) + '\n'
+    assert result.read_text() == '[0, 1] [2, 3] [4, 5]' + ' same' * len(closed) + '\n'
 
 
 def test_a_class_that_is_sent_keeps_its_state_here():
