@@ -38,7 +38,7 @@ class Prefetch(Description):
         dropping = [stage for stage in stages if stage._call.kwargs.get('drop_last')]
         if dropping:
             return f'{code(dropping[0])} drops the samples of a pass, which are too few for it; pass drop_last=False'
-        return 'a pass over it gives none'
+        return 'a pass over it yields none'
 
 
 @described
