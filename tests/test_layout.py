@@ -25,7 +25,7 @@ HOUSE = """
     batches         batch_iterator
                     delivery
                     prefetch_thread
-                    stalls  prefetch  states
+                    stalls  prefetch  states  held_generators
     stages          batching  mapping  ordering
                     pipeline
                     running

@@ -23,6 +23,7 @@ from ..streams.failures import Failures, Position
 from ..streams.metering import Meter
 from ..streams.stream import Stream
 from ..workers.pools import WorkerPools
+from .held_generators import warn_of_held_generators
 from .prefetch import Prefetch
 from .prefetch_thread import PrefetchThread, Signal, entries_in_passes, entries_of, stop_all
 from .states import STATE_VERSION, checked_counts, checked_failures
@@ -258,6 +259,7 @@ class Delivery(Generic[Out_co]):
         return cursor
 
     def _start_thread(self) -> None:
+        warn_of_held_generators(self.pipeline)
         _started.add(self)
         position, end = self.position, self.end
         open_at = entries_in_passes if end.batches_per_epoch is None else entries_of

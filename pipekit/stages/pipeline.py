@@ -20,6 +20,7 @@ from ..streams.error_notes import StageLocation
 from ..streams.iterables import single_use_message, source_of
 from ..streams.stream import ALONE, IndexStream, Stream
 from ..workers.kinds import Workers
+from .fusion import BatchStep, MapStep, plan
 from .operations import Custom, Map, OpenStage, Operation, PlacedOperation, place_operations
 from .running import open_index_pipeline, open_pipeline
 
@@ -210,6 +211,15 @@ class Pipeline(Stream[Out_co]):
                 (each, place._replace(noun=noun)) for each, noun in zip(stage.operations, nouns, strict=True)
             ]
         return place_operations(operations, self._source.seeds)
+
+    @property
+    def maps_in_workers(self) -> Iterator[tuple[PlacedOperation, Workers]]:  # type: ignore[override]
+        """The maps that run in workers under ``prefetch``, with these; not those of the branches."""
+        for step in plan(self._operations, has_workers=True):
+            if isinstance(step, MapStep | BatchStep):
+                maps = step.maps if isinstance(step, MapStep) else (*step.sample_maps, *step.batch_maps)
+                workers = maps[0].operation.workers
+                yield from ((each, workers) for each in maps if workers is not None)
 
     def _place(self, number: int) -> StageLocation:
         parts = [self._source, *self._stages]

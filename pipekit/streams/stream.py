@@ -6,7 +6,7 @@ Opening one at a cursor, in a context, returns an iterator of pairs ``(value, cu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import chain, count, islice
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .stacking import ResumableBatches, Stacked
 
 ALONE = Context()
-
 Gather: TypeAlias = Callable[[list[int]], Any]  # from indices to a batch of these elements of a sequence
 
 
@@ -60,6 +59,7 @@ class Stream(ABC, Generic[Out_co]):
     reopens: bool = True  # whether it can be opened more than once
     branches: Sequence[Stream[Any]] = ()  # the sources of a mix
     indices: IndexStream | None = None  # if the values are elements of a sequence
+    maps_in_workers: Iterable[tuple[Any, Any]] = ()  # operations and their workers; not those of the branches
 
     @abstractmethod
     def open(self, cursor: Cursor, context: Context) -> Pairs[Out_co]:
