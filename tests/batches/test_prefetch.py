@@ -24,8 +24,8 @@ FULL = combine_batches(8, list, drop_last=True)
         ([FULL], prefetch(5), 0, 'drop_last=True) drops the samples of a pass, which are too few for it; pass drop_'),
         ([FULL], prefetch(), 0, 'after 0 batches; combine_batches(8, list, drop_last=True) drops the samples'),
         ([shard(0, 9, drop_last=True)], prefetch(), 0, 'shard(0, 9, drop_last=True) drops the samples of a pass'),
-        ([keep(never)], prefetch(), 0, 'after 0 batches; a pass over it gives none'),
-        ([keep(never), repeat()], prefetch(3), 0, 'after 0 batches; a pass over it gives none'),
+        ([keep(never)], prefetch(), 0, 'after 0 batches; a pass over it yields none'),
+        ([keep(never), repeat()], prefetch(3), 0, 'after 0 batches; a pass over it yields none'),
     ],
 )
 def test_an_empty_epoch_says_what_to_change(stages, end, epochs, said):
