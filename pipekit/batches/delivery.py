@@ -150,7 +150,7 @@ class Delivery(Generic[Out_co]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         delivered, in_epoch = checked_counts(state, self.state_dict())
-        counts = checked_failures(state)
+        counts = checked_failures(state, self.pipeline.stage_paths())
         cursor = self._checked_cursor(state['cursor'])
         with self._lock:
             thread = self._stop_thread()

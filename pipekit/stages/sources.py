@@ -175,7 +175,7 @@ def load_by_random_id(
     if not loaders:
         raise TypeError('load_by_random_id needs at least one loader, a function of an id')
     for loader in loaders:
-        function('each loader', loader, 'a function of an id')
+        function('each loader', loader, 'a function of an id', 1)
     if not is_sequence(ids) or len(ids) == 0:
         raise TypeError(f'ids must be a sequence with at least one element, got {code(ids)}')
     options = {} if weights is None else {'weights': weights}

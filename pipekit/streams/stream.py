@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, overload
 
 from more_itertools import repeatfunc
 
-from ..describing.arguments import positive_int
+from ..describing.arguments import optional, positive_int
 from ..describing.descriptions import Description
 from ..describing.display import code, structure
 from ..describing.tables import Table
@@ -59,6 +59,7 @@ class Stream(ABC, Generic[Out_co]):
 
     seeds: tuple[int, ...] = ()
     reopens: bool = True  # whether it can be opened more than once
+    hides_stages: bool = False  # of a source: whether it may open another stream, whose stages are not known before
     branches: Sequence[Stream[Any]] = ()  # the sources of a mix
     indices: IndexStream | None = None  # if the values are elements of a sequence
 
@@ -84,6 +85,14 @@ class Stream(ABC, Generic[Out_co]):
     def skips(self) -> bool:
         """Whether a stage may skip or replace samples."""
         return any(stage.skips for stage in self.stages) or any(branch.skips for branch in self.source.branches)
+
+    def stage_paths(self) -> set[str] | None:
+        """The ``path`` of each source and stage; ``None`` where they are not all known."""
+        inner = [branch.stage_paths() for branch in self.source.branches]
+        if self.source.hides_stages or None in inner:
+            return None
+        own = {str(number) for number in range(1, 2 + len(self.stages))}
+        return own.union(f'{branch}.{path}' for branch, paths in enumerate(inner) for path in paths or ())
 
     def rows(self, branches: tuple[int, ...] = ()) -> list[StageRow]:
         """The rows of a report: those of the branches of a mix, then the source and the stages."""
@@ -166,12 +175,15 @@ class Stream(ABC, Generic[Out_co]):
         to run it again: pipeline.replay(2)
         """
         stream: Stream[Any] = self
-        parts: Key = tuple(cursor_of(part) for part in key)
+        parts = _checked_key(key)
         for branch in (part for part in parts if isinstance(part, int)):
             if branch >= len(stream.source.branches):
                 raise ValueError(f'the key {key!r} is not one of {stream!r}')
             stream = stream.source.branches[branch]
-        stream = stream._truncated(None if stage is None else positive_int('stage', stage))
+        stage = optional(positive_int, 'stage', stage, 'a positive int')
+        if stage is not None and stage > 1 + len(stream.stages):
+            raise ValueError(f'stage must be a positive int, at most {1 + len(stream.stages)} here, got {stage}')
+        stream = stream._truncated(stage)
         for value in StreamIterator(stream, cursor_of(cursor), Context(parts)):
             replayed: Out_co = value
             return replayed
@@ -218,6 +230,14 @@ class Stream(ABC, Generic[Out_co]):
     def fingerprint(self) -> list[str]:
         """Lines of code, by which a saved state recognises its pipeline."""
         return [line for part in self._parts for line in part.fingerprint()]
+
+
+def _checked_key(key: Any) -> Key:
+    try:
+        return tuple(cursor_of(part) for part in key)
+    except (TypeError, ValueError) as error:
+        expected = 'the key in the note on an error, a tuple of ints and tuples'
+        raise TypeError(f'key must be {expected}, got {code(key)}') from error
 
 
 class StreamIterator(Iterator[Out_co]):
