@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from more_itertools import ilen
 
-from ..streams.stream import Gather
+from ..streams.index_stream import Gather
 from ..workers.kinds import Processes, Workers
 from .operations import Chunk, Custom, Map, PlacedOperation
 

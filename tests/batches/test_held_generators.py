@@ -197,7 +197,7 @@ HOLDERS = {
     'zip_apply': (zip_apply(abs, closing_over(new())), 'augment', 'held'),
     'random_apply': (random_apply(0.5, closing_over(new())), 'augment', 'held'),
     'unpack_args': (unpack_args(partial(with_two, gen=new())), 'with_two', 'gen'),
-    'sample_args': (sample_args(closing_over(new()), abs), 'augment', 'held'),
+    'sample_args': (sample_args(closing_over(new())), 'augment', 'held'),
     'several of them': (apply_at(0, multiply(unpack_args(closing_over(new())))), 'augment', 'held'),
     'a per_worker': (closing_over(per_worker(closing_over(new()))), 'augment', 'held'),
 }
