@@ -319,8 +319,8 @@ TABLE = {
     'check_stage reads_at_most': (
         lambda n: check_stage(take(3), reads_at_most=n),
         'reads_at_most',
-        'a positive int or None',
-        OPTIONAL_COUNTS,
+        'a non-negative int or None',
+        NO_INTS,
     ),
     'bench target': (bench, '', 'module:name or script.py:name', [3, None, '', 'train', 'a-b:c', 'a:b:c']),
     'bench duration': (lambda s: bench('a:b', duration=s), 'duration', 'a positive number', ['1', -1, 0, math.nan]),

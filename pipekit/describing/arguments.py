@@ -30,9 +30,9 @@ def positive_int(name: str, value: object, expected: str = 'a positive int') -> 
     return _at_least(1, name, value, expected)
 
 
-def natural_number(name: str, value: object) -> int:
+def natural_number(name: str, value: object, expected: str = 'a non-negative int') -> int:
     """Check for an integer of at least 0."""
-    return _at_least(0, name, value, 'a non-negative int')
+    return _at_least(0, name, value, expected)
 
 
 def fraction(name: str, value: Any) -> float:
