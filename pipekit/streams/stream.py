@@ -19,17 +19,16 @@ from ..describing.descriptions import Description, FactoryCall
 from ..describing.display import code, structure
 from ..describing.tables import Table
 from ..memory.blocks import BlockPool
-from .context import Context, Upstream
+from .context import ALONE, Context, Upstream
 from .cursors import START, Cursor, Out_co, Pair, Pairs, T, cursor_of, with_prefix
 from .error_notes import annotate
+from .failures import Failures
 from .index_stream import IndexStream
 from .metering import StageRow
 from .randomness import Key
 
 if TYPE_CHECKING:
     from .stacking import ResumableBatches, Stacked
-
-ALONE = Context()
 
 
 class Stream(ABC, Generic[Out_co]):
@@ -243,7 +242,7 @@ class StreamIterator(Iterator[Out_co]):
     def __init__(self, stream: Stream[Out_co], cursor: Cursor = START, context: Context = ALONE):
         self.stream = stream
         self.cursor = cursor
-        self._context = context._replace(run=context.run._replace(memory=BlockPool()))
+        self._context = context._replace(run=context.run._replace(memory=BlockPool(), failures=Failures()))
         self._next = stream.open(cursor, self._context).__next__
 
     def __next__(self) -> Out_co:

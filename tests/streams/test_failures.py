@@ -158,6 +158,17 @@ def test_counts_go_on_after_a_resume(workers):
             [list(batches) for _ in range(9)]
 
 
+@pytest.mark.parametrize('end', [(), (prefetch(),)], ids=['iterated', 'prefetched'])
+def test_a_budget_is_for_all_passes(end):
+    def read(budget):
+        # Each pass has three failures.
+        return list(pipeline(range(20), apply(load, on_error=skip(budget=budget)), repeat(3), *end))
+
+    assert len(read(9)) == 51
+    with pytest.raises(TooManyFailures, match='failed on 9 of'):
+        read(8)
+
+
 def test_samples_that_are_made_again_count_once():
     batches = pipeline(range(70), apply(load, on_error=skip(budget=None)), prefetch(100, buffer_size=9))
     with batches:
