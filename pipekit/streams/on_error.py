@@ -158,6 +158,21 @@ def may_skip(on_error: Iterable[OnError]) -> bool:
     return any(isinstance(policy, Skip) for policy in on_error)
 
 
+def failures_handled(policies: Iterable[OnError], error: Exception) -> int:
+    """How many times in a row a call may fail with an error without raising it.
+
+    After one that is skipped or replaced it is not called any more.
+    """
+    n = 0
+    for policy in policies:
+        if isinstance(error, policy.exceptions):
+            if isinstance(policy, Skip):
+                return n + 1
+            assert isinstance(policy, Retry)
+            n += policy.times
+    return n
+
+
 def call_with_policies(
     policies: Iterable[OnError], call: Callable[[], Any], sample: Any, pause: Callable[[float], object] | None = None
 ) -> tuple[Any, Exception | None, Skip | None]:
