@@ -62,7 +62,8 @@ def combine_to_arrays(samples: Sequence[Any]) -> Any:
     """Stack the samples' fields along a new first axis.
 
     ``n`` samples whose field ``k`` has shape ``s_k`` give one array of shape ``(n, *s_k)`` per field, in the structure
-    of a sample: tuple for tuple, dict for dict, nested as they are. Lists of numbers or strings are taken as arrays.
+    of a sample: tuple for tuple, dict for dict, nested as they are. Lists of numbers or strings are taken as arrays, so
+    lists of unequal length, empty ones among them, are arrays of different shapes: an error. ``combine_pad`` pads them.
 
     Nothing is converted: a batch holds the values that went in, in a type that does not depend on the other samples.
     Python's ints become ``int64``, floats ``float64``, strings numpy's ``StringDType``; bytes stay a list, and tensors
@@ -97,8 +98,9 @@ def combine_pad(samples: Sequence[Any], padding_values: Any = 0, ratio: float = 
     Parameters
     ----------
     samples
-        Arrays, lists and scalars, in any structure. Within a field the number of axes and the type must be the same; an
-        empty list takes those of the others.
+        Arrays, lists and scalars, in any structure. Within a field the number of axes and the type must be the same.
+        Lists are taken as arrays, also those of unequal length. An empty list has no type of its own: it takes the type
+        and the further axes of the others.
     padding_values
         The value of the added elements: a number, or a function of the unpadded array that returns one, such as
         ``numpy.min``. A tuple or a mapping with the structure of the samples has one for each field.
@@ -108,7 +110,8 @@ def combine_pad(samples: Sequence[Any], padding_values: Any = 0, ratio: float = 
     Raises
     ------
     ValueError
-        If the samples differ in structure, or a field in its number of axes; if ``padding_values`` has another
+        If there are no samples, they differ in structure, or a field differs in its number of axes or its type; if a
+        field holds what no array holds as it is, or an empty list in every sample; if ``padding_values`` has another
         structure, or a value that the arrays' type cannot hold; if ``ratio`` is not between 0 and 1.
 
     Examples
@@ -117,6 +120,8 @@ def combine_pad(samples: Sequence[Any], padding_values: Any = 0, ratio: float = 
     >>> combine_pad([np.array([1, 2, 3]), np.array([4])])
     array([[1, 2, 3],
            [0, 4, 0]])
+    >>> combine_pad([[[0, 0, 5, 5], [2, 2, 9, 9]], []]).shape
+    (2, 2, 4)
     >>> images, masks = combine_pad([([5, 7], [1, 1]), ([6], [1])], padding_values=(np.min, -1), ratio=0)
     >>> images.tolist(), masks.tolist()
     ([[5, 7], [6, 6]], [[1, 1], [1, -1]])

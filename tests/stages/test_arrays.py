@@ -154,6 +154,7 @@ class Labelled:
         (Labelled(), 'to_numpy()'),
         (np.ma.masked_array([1, 2, 3], [True, False, False]), 'array.filled(value)'),
         (np.zeros((2, 2)).view(Matrix), 'np.asarray(array)'),
+        (np.zeros((3, 2)).view(np.matrix), 'np.asarray(array)'),
         (np.array([(1,)], [('x', int)]).view(np.recarray), 'np.asarray(array)'),
         (np.char.array(['a', 'b']), 'np.asarray(array)'),
         ([1, 2, 3], 'np.array(column)'),

@@ -3,6 +3,8 @@
 import datetime
 import decimal
 import fractions
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,6 +38,7 @@ BIG = 2**63 + 1
         ([[1, 2], [1.5, 2.5]], 'sample[0] is [int] of 2 in sample 0 of the batch and [float] of 2', 'one type'),
         ([[[1], [2.5]]], 'sample[0] is a list of int64 and float64, in sample 0', 'convert its elements to one type'),
         ([[b'a\0', b'b']], 'sample[0] is a list of bytes, in sample 0', 'combine_to_tuples'),
+        ([[[1, 2], [3]]], 'sample[0] is ragged, [[int] of 2 | [int] of 1] of 2, in sample 0', 'make it one array'),
         ([[None]], 'sample[0] is a list of NoneType, in sample 0', 'combine_to_tuples'),
         ([[{'x': 1}], []], 'sample[0] is a list of dict, in sample 0', 'combine_to_tuples'),
         ([None, None], 'sample[0] is None, in sample 0', 'combine_to_tuples'),
@@ -73,6 +76,44 @@ def test_strings_are_as_wide_as_they_are(combine):
 @pytest.mark.parametrize('combine', STACKING)
 def test_bytes_stay_a_list(combine):
     assert combine([b'a\0', b'']) == [b'a\0', b'']
+
+
+class Tensor(np.ndarray):
+    device = 'cpu'
+
+
+@pytest.fixture
+def tensors(monkeypatch):
+    """What the combiners use of torch."""
+    monkeypatch.setitem(
+        sys.modules, 'torch', SimpleNamespace(Tensor=Tensor, stack=lambda arrays: np.stack(arrays).view(Tensor))
+    )
+    return [np.full(2, number, 'f4').view(Tensor) for number in range(3)]
+
+
+def test_tensors_become_a_tensor(tensors):
+    batch = combine_to_arrays(tensors)
+    assert type(batch) is Tensor
+    assert (batch.tolist(), batch.dtype) == ([[0, 0], [1, 1], [2, 2]], 'f4')
+
+
+def test_tensors_that_differ_are_an_error(tensors):
+    with pytest.raises(ValueError, match='convert them to one type'):
+        combine_to_arrays([*tensors, tensors[0].astype('f8')])
+    with pytest.raises(ValueError, match='in sample 3'):
+        combine_to_arrays([*tensors, tensors[0][:1]])
+
+
+def test_tensors_are_not_padded(tensors):
+    with pytest.raises(ValueError, match=r'is a tensor; use tensor\.numpy\(\)'):
+        combine_pad(tensors)
+
+
+def test_lists_of_unequal_length_are_padded_or_an_error():
+    assert combine_pad([[1, 2], [3]], ratio=0).tolist() == [[1, 2], [3, 0]]
+    for samples in ([[1, 2], [3]], [[1, 2], []]):
+        with pytest.raises(ValueError, match='use combine_pad'):
+            combine_to_arrays(samples)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """processes(n): what can be sent to them and back, and where their functions run."""
 
+import ctypes
 import functools
 import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -478,3 +480,19 @@ def test_nothing_is_forked():
 
 def test_without_prefetch_everything_runs_in_the_calling_thread():
     assert list(pipeline([1], apply(lambda _: os.getpid(), workers=TWO))) == [os.getpid()]
+
+
+def test_a_call_that_holds_the_gil_in_a_process_does_not_hold_up_closing(tmp_path):
+    begun = tmp_path / 'begun'
+
+    def hold_the_gil(number):
+        begun.touch()
+        ctypes.PyDLL(None).sleep(TIMEOUT_SECONDS)
+
+    with pipeline(range(9), apply(hold_the_gil, workers=TWO), prefetch()):
+        begin = time.monotonic()
+        while not begun.exists():
+            assert time.monotonic() - begin < TIMEOUT_SECONDS
+            time.sleep(0.01)
+        begin = time.monotonic()
+    assert time.monotonic() - begin < TIMEOUT_SECONDS / 4
