@@ -420,7 +420,7 @@ def test_large_objects_take_few_calls():
         deep = Augment(first=deep, others=[deep] * 1000, data=np.zeros(100), names=['a'] * 10**4)
     for function in (wide, deep):
         calls = []
-        sys.setprofile(lambda *event: calls.append(event[1]))
+        sys.setprofile(lambda *event, calls=calls: calls.append(event[1]))
         try:
             found = list(held_generators(function))
         finally:
