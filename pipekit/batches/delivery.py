@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -30,7 +29,6 @@ from .states import STATE_VERSION, checked_counts, checked_failures
 
 if TYPE_CHECKING:
     from ..reports.report import Report
-    from .stalls import Stall
 
 logger = logging.getLogger('pipekit')
 
@@ -53,7 +51,7 @@ class Delivery(Generic[Out_co]):
         self._current_epoch: Callable[[], Epoch[Out_co] | None] = _nothing
         self._resumes_after: int | None = None  # the position in the epoch in which a loaded state was taken
         self._thread: PrefetchThread | None = None
-        self._latest_thread: Callable[[], PrefetchThread | None] = _nothing  # set before it is started
+        self._threads: list[weakref.ref[PrefetchThread]] = []  # each from before its start until it is waited for
         self._closed = False
         self._forked = False  # whether the thread is in the parent process
         self._lock = Lock()  # for the above; no thread waits for a batch while holding it
@@ -87,7 +85,7 @@ class Delivery(Generic[Out_co]):
             if self._forked:
                 raise Closed('the prefetch thread is in the parent process; close() these batches and open them again')
             if self._thread is None or self._thread.stopped:
-                self._stop_thread()
+                self._stop_threads()
                 self._start_thread()
 
     def reopen(self) -> None:
@@ -99,8 +97,8 @@ class Delivery(Generic[Out_co]):
         """Stop the thread, and say whether it has ended in time."""
         for _ in self._lock.held():
             self._closed, self._forked = True, False
-            thread = self._stop_thread()
-        return thread is None or thread.join(CLOSE_TIMEOUT_SECONDS)
+            threads = self._stop_threads()
+        return self._join(threads)
 
     def next(self, epoch: Epoch[Out_co]) -> Out_co:
         """The next batch of an epoch."""
@@ -162,12 +160,11 @@ class Delivery(Generic[Out_co]):
         counts = checked_failures(state, self.pipeline.stage_paths())
         cursor = self._checked_cursor(state['cursor'])
         for _ in self._lock.held():
-            thread = self._stop_thread()
+            threads = self._stop_threads()
             self.position, self._resumes_after = (cursor, delivered), in_epoch
             self.failures = self._new_failures().rewound_to(counts)
             self._current_epoch, self._forked = _nothing, False
-        if thread is not None:
-            thread.join(CLOSE_TIMEOUT_SECONDS)
+        self._join(threads)
 
     def stage_positions(self) -> dict[str, Position]:
         """Where each stage that may skip would go on from, for the batches after the position."""
@@ -217,7 +214,7 @@ class Delivery(Generic[Out_co]):
         self.failures.has_ended = signal is Signal.END or over_budget
         if signal is Signal.ERROR:
             epoch.over = True
-            self._stop_thread()  # the next epoch opens it again at the position: the error may have been a passing one
+            self._stop_threads()  # the next epoch opens it again at the position: the error may have been a passing one
             thread.entries.popleft()  # after that: an interrupt in between must not leave a thread that makes nothing
             annotate(value[0], 'batches', self.position[0])
             raise value.pop()  # popped, because its traceback leads to `value`: the cycle would keep it in memory
@@ -268,9 +265,10 @@ class Delivery(Generic[Out_co]):
         failures = self.failures.rewound_to(self.failures.counts_at(self.stage_positions()))
         context = Context(run=Run(pools, meter, BlockPool(), failures))
         entries = open_at(self.pipeline, position[0], context)
-        new_stall = partial(_new_stall, pools)
-        thread = PrefetchThread(self, entries, pools, meter, end.buffer_size, end.stall_after, new_stall)
-        self._latest_thread = weakref.ref(thread)
+        from .stalls import Stall  # here, because it takes a while to load; not in a wait, which signals interrupt
+
+        thread = PrefetchThread(self, entries, pools, meter, end.buffer_size, end.stall_after, partial(Stall, pools))
+        self._threads.append(weakref.ref(thread, partial(_remove, self._threads)))
         try:
             thread.start()
             if self._thread is None and self.position is position and not self._closed:
@@ -283,17 +281,20 @@ class Delivery(Generic[Out_co]):
         thread.stop()
         thread.join(CLOSE_TIMEOUT_SECONDS)
 
-    def _stop_thread(self) -> PrefetchThread | None:
-        thread = self._thread
-        if thread is not None:
-            thread.stop()
-            self._thread = None
-            return thread
-        latest = self._latest_thread()
-        if latest is None or latest.stopped:
-            return None
-        latest.stop()  # an interrupt came between its start and the assignment above
-        return latest
+    def _stop_threads(self) -> list[PrefetchThread]:
+        # Not one alone: an error ends a thread, and an interrupt may come between a start and the assignment.
+        threads = [thread for ref in self._threads.copy() if (thread := ref()) is not None]
+        for thread in threads:
+            if not thread.stopped:
+                thread.stop()
+        self._thread = None
+        return threads
+
+    def _join(self, threads: list[PrefetchThread]) -> bool:
+        # Each once: a signal handler may come here again and again, in the middle of a wait.
+        mine = [thread for thread in threads if _remove(self._threads, weakref.ref(thread))]
+        have_ended = [thread.join(CLOSE_TIMEOUT_SECONDS) for thread in mine]
+        return all(have_ended)
 
 
 class Epoch(Iterator[Out_co]):
@@ -322,10 +323,12 @@ def _nothing() -> None:
     return None
 
 
-def _new_stall(pools: WorkerPools, thread: threading.Thread) -> Stall:
-    from .stalls import Stall  # loaded on first use
-
-    return Stall(thread, pools)
+def _remove(refs: list[Any], ref: Any) -> bool:
+    try:
+        refs.remove(ref)
+    except ValueError:
+        return False
+    return True
 
 
 _started: weakref.WeakSet[Delivery[Any]] = weakref.WeakSet()

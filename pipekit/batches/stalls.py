@@ -38,20 +38,20 @@ class Stall:
 
     Parameters
     ----------
-    thread
-        The thread that makes the batches.
     pools
         The pools of the stages' workers.
+    thread
+        The thread that makes the batches.
 
     Examples
     --------
-    >>> stall = Stall(threading.current_thread(), WorkerPools())
+    >>> stall = Stall(WorkerPools(), threading.current_thread())
     >>> stall.look()
     >>> print(stall.report(60.0))
     no batch for 60 s, and still waiting
     """
 
-    def __init__(self, thread: threading.Thread, pools: WorkerPools):
+    def __init__(self, pools: WorkerPools, thread: threading.Thread):
         self._thread = thread
         self._pools = pools
         self._seen: dict[Hashable, float] = {}

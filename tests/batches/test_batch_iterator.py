@@ -459,6 +459,19 @@ def test_closing_while_a_function_runs_is_bounded_and_warns(impatient):
     gate.open.set()
 
 
+@pytest.mark.parametrize('n_errors', [1, 2])
+@pytest.mark.parametrize('workers', [None, thread_workers(2)])
+def test_no_thread_is_alive_after_an_error_and_a_close(workers, n_errors):
+    before = set(threading.enumerate())
+    for _ in range(20):
+        batches = pipeline([3, 0, 0], apply(lambda n: 1 / n, workers=workers), prefetch())
+        for _ in range(n_errors):
+            with pytest.raises(ZeroDivisionError):
+                list(batches)
+        batches.close()
+        assert set(threading.enumerate()) <= before
+
+
 def test_after_a_close_that_did_not_wait_the_batches_open_again(impatient):
     gate = Gate(1)
     batches = pipeline(range(9), apply(gate), prefetch(3))

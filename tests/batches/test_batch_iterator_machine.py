@@ -44,7 +44,6 @@ from pipekit import (
 )
 
 HORIZON = 500  # batches of an endless pipeline; no example comes that far
-THREAD_TIMEOUT_SECONDS = 10.0
 
 
 def jitter(number, rng):
@@ -408,8 +407,6 @@ class Machine(RuleBasedStateMachine):
         assert all(isinstance(failure.exception, ValueError) for failure in failures)
 
     def no_thread_is_left(self):
-        for thread in own_threads(self.other_threads):
-            thread.join(THREAD_TIMEOUT_SECONDS)  # after an error, close does not wait for it
         assert not own_threads(self.other_threads)
 
     def teardown(self):
