@@ -355,3 +355,12 @@ def is_shown(value, message):
         return True
     parts = chain(*value.items()) if isinstance(value, dict) else value if isinstance(value, list | tuple) else []
     return any(is_shown(part, message) for part in parts)
+
+
+@pytest.mark.parametrize(
+    'func', [in_passing(two), methodcaller('upper'), partial(two, 1), np.sqrt, int, CallsAsync.__name__.join]
+)
+def test_a_function_that_can_be_called_with_one_argument_is_taken(func):
+    assert apply(func).calls_function
+    assert keep(func)('')
+    assert mix('ab', weights=[1], seed=0)
