@@ -42,7 +42,7 @@ HOUSE = """
                     stream
                     context  calls
                     activities  failures
-                    error_notes  on_error  randomness  index_stream
+                    error_notes  on_error  randomness  index_stream  nesting
                     cursors  metering
 
     workers         pools

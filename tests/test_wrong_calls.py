@@ -2,7 +2,7 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from itertools import chain, count
 from operator import methodcaller
 
@@ -355,3 +355,12 @@ def is_shown(value, message):
         return True
     parts = chain(*value.items()) if isinstance(value, dict) else value if isinstance(value, list | tuple) else []
     return any(is_shown(part, message) for part in parts)
+
+
+TAKEN = [in_passing(two), cache(abs), methodcaller('upper'), partial(two, 1), partial(needs_size, size=3), np.sqrt, int]
+
+
+@pytest.mark.parametrize('func', TAKEN, ids=code)
+def test_a_function_that_can_be_called_with_one_argument_is_taken(func):
+    assert apply(func).calls_function
+    assert not keep(func).calls_function

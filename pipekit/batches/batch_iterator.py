@@ -13,6 +13,7 @@ from ..describing.display import call_code
 from ..describing.tracebacks import own_depth
 from ..streams.cursors import Out_co, T, cursor_of
 from ..streams.failures import Failure
+from ..streams.nesting import open_stream
 from ..streams.stream import Stream
 from .delivery import Delivery
 from .prefetch import Prefetch
@@ -219,7 +220,7 @@ class BatchIterator(Generic[Out_co]):
         """
         from ..reports.report import Headroom  # loaded on first use
 
-        pairs = self.pipeline.open(*self._delivery.in_pass(self._delivery.position[0]))
+        pairs = open_stream(self.pipeline, *self._delivery.in_pass(self._delivery.position[0]))
         cached = [batch for batch, _ in islice(pairs, CACHED_BATCHES)]
         return Headroom(cached, positive_int('times', times), self.report())
 

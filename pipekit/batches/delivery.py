@@ -20,6 +20,7 @@ from ..streams.cursors import START, Cursor, Out_co, as_lists, cursor_of, split_
 from ..streams.error_notes import annotate
 from ..streams.failures import Failures, Position
 from ..streams.metering import Meter
+from ..streams.nesting import open_stream
 from ..streams.stream import Stream
 from ..workers.pools import WorkerPools
 from .held_generators import warn_of_held_generators
@@ -172,7 +173,8 @@ class Delivery(Generic[Out_co]):
             return {}
         probe = Failures()
         cursor, context = self.in_pass(self.position[0])
-        self.pipeline.open(cursor, context._replace(run=Run(failures=probe)))  # opens the stages, and runs nothing
+        # This opens the stages, and runs nothing.
+        open_stream(self.pipeline, cursor, context._replace(run=Run(failures=probe)))
         return probe.opened_at
 
     def in_pass(self, cursor: Cursor) -> tuple[Cursor, Context]:
@@ -250,7 +252,7 @@ class Delivery(Generic[Out_co]):
                     f'the source {name} is a set, whose order differs between processes; pass sorted(...)'
                 )
             if self.pipeline.reopens:
-                self.pipeline.open(*self.in_pass(cursor))  # checks the cursor now rather than in the thread
+                open_stream(self.pipeline, *self.in_pass(cursor))  # checks the cursor now rather than in the thread
         except ValueError as error:
             raise StateMismatch(f'the state is damaged: {error}') from error
         return cursor

@@ -8,6 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeAlias
 from warnings import warn
@@ -16,6 +17,7 @@ from ..describing.tracebacks import own_depth
 from ..streams.context import Context
 from ..streams.cursors import START, Cursor, split_cursor
 from ..streams.metering import Meter
+from ..streams.nesting import open_stream
 from ..streams.stream import Stream, passes
 from ..workers.pools import WorkerPools
 from ..workers.resources import close_opened
@@ -172,7 +174,7 @@ class PrefetchThread:
 
 def entries_of(stream: Stream[Any], cursor: Cursor, context: Context) -> Iterator[QueueEntry]:
     """The batches of a stream, followed by a signal of its end."""
-    yield from stream.open(cursor, context)
+    yield from open_stream(stream, cursor, context)
     yield None, Signal.END
 
 
@@ -187,7 +189,7 @@ def entries_in_passes(stream: Stream[Any], cursor: Cursor, context: Context) -> 
     ['a', 'b', (1, 0), 'a']
     """
     first, before = split_cursor(cursor, [int, None], stream)
-    for next_pass, pairs in enumerate(passes(stream.open, first, before, context), first + 1):
+    for next_pass, pairs in enumerate(passes(partial(open_stream, stream), first, before, context), first + 1):
         yield from pairs
         yield (next_pass, START), Signal.END_OF_PASS
     yield None, Signal.END

@@ -111,7 +111,7 @@ def _adaptive(should_add: Callable[[list[Any], Any], object], drop_last: bool) -
 
         return _adaptive_chunks(upstream(cursor, context), cursor, adds_value, drop_last)
 
-    return Custom(open_on, keeps_cursors=True)
+    return Custom(open_on, keeps_cursors=True, opens_at_cursor=True)
 
 
 def _adaptive_chunks(

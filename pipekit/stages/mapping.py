@@ -143,7 +143,7 @@ def keep(predicate: Callable[[Any], object]) -> SameType:
 
         return filter(is_kept, upstream(cursor, context))
 
-    return SameType.from_operations(Custom(open_on, keeps_cursors=True))
+    return SameType.from_operations(Custom(open_on, keeps_cursors=True, opens_at_cursor=True))
 
 
 if TYPE_CHECKING:

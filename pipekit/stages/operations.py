@@ -92,6 +92,8 @@ class Custom(Operation):
         As for ``Stage``.
     reorders
         Whether it only selects and reorders values, without looking at them, so that it works on their indices as well.
+    opens_at_cursor
+        Whether it opens its upstream once, at its own cursor: neighbours that do are not opened within one another.
     """
 
     open: OpenStage[Any, Any]
@@ -101,6 +103,7 @@ class Custom(Operation):
     keeps_structure: bool = False
     keeps_cursors: bool = False
     reorders: bool = False
+    opens_at_cursor: bool = False
 
 
 class PendingBatch(NamedTuple):

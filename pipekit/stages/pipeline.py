@@ -123,7 +123,8 @@ class Stage(Description, Generic[In_contra, Out_co]):
 
         An iterator over a pipeline stands for the rest of that pipeline, and is not advanced itself.
         """
-        return iter(Pipeline(source_of(iterable), (self,)))
+        source = source_of(iterable)
+        return iter(Pipeline(source.source, (*source.stages, self)))
 
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 from more_itertools import chunked
@@ -41,9 +42,33 @@ def open_index_pipeline(indices: IndexStream, operations: Operations, cursor: Cu
 
 
 def _connected(steps: Plan, upstream: Upstream[Any], indices: IndexStream | None) -> Upstream[Any]:
-    for step in steps:
-        upstream = partial(_open_step, step, upstream, indices)
+    for are_in_row, group in groupby(steps, _opens_at_cursor):
+        if are_in_row:
+            upstream = partial(_open_in_row, list(group), upstream)
+        else:
+            for step in group:
+                upstream = partial(_open_step, step, upstream, indices)
     return upstream
+
+
+def _opens_at_cursor(step: Step) -> bool:
+    """Whether a step opens its upstream once, at the cursor that it is opened at itself."""
+    if isinstance(step, SingleStep):
+        operation = step.operation.operation
+        return isinstance(operation, Chunk) or operation.opens_at_cursor
+    return isinstance(step, MapStep)
+
+
+def _open_in_row(steps: Plan, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+    # One after another: a thousand of them, each opened by the next, would reach the limit of recursion.
+    pairs = upstream(cursor, context)
+    for step in steps:
+        pairs = _open_step(step, partial(_opened, pairs), None, cursor, context)
+    return pairs
+
+
+def _opened(pairs: Pairs[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+    return pairs
 
 
 def _open_source(source: Stream[Any], place: StageLocation, cursor: Cursor, context: Context) -> Pairs[Any]:

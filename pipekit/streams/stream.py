@@ -25,6 +25,7 @@ from .error_notes import annotate
 from .failures import Failures
 from .index_stream import IndexStream
 from .metering import StageRow
+from .nesting import open_stream, streams_within
 from .randomness import Key
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Stream(ABC, Generic[Out_co]):
     @property
     def skips(self) -> bool:
         """Whether a stage may skip or replace samples."""
-        return any(stage.skips for stage in self.stages) or any(branch.skips for branch in self.source.branches)
+        return any(stage.skips for stream in streams_within(self) for stage in stream.stages)
 
     def stage_paths(self) -> set[str] | None:
         """The ``path`` of each source and stage; ``None`` where they are not all known."""
@@ -243,7 +244,7 @@ class StreamIterator(Iterator[Out_co]):
         self.stream = stream
         self.cursor = cursor
         self._context = context._replace(run=context.run._replace(memory=BlockPool(), failures=Failures()))
-        self._next = stream.open(cursor, self._context).__next__
+        self._next = open_stream(stream, cursor, self._context).__next__
 
     def __next__(self) -> Out_co:
         try:
@@ -261,7 +262,7 @@ class StreamIterator(Iterator[Out_co]):
         return self.stream.resume(cursor)
 
     def _reopened(self) -> tuple[Out_co, Cursor]:
-        self._next = self.stream.open(self.cursor, self._context).__next__
+        self._next = open_stream(self.stream, self.cursor, self._context).__next__
         return self._next()
 
     def __repr__(self) -> str:

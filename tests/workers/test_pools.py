@@ -253,3 +253,22 @@ def test_a_frame_that_waits_says_for_what():
 
     assert list(WorkerPools().map(Executor(), Work(abs), iter([1]))) == [1]
     assert list(filter(None, frames)) == ['a result of abs from <Executor>']
+
+
+class Runs:
+    """An executor whose submit returns something in place of a future."""
+
+    def __init__(self, returned):
+        self.returned = returned
+
+    def submit(self, function, *args):
+        return self.returned
+
+
+@pytest.mark.parametrize('returned', [None, 3, 'done'])
+def test_an_executor_that_returns_no_future_is_named_with_what_it_returns(returned):
+    batches = pipeline(range(8), apply(abs, workers=Runs(returned)), prefetch())
+    with batches, pytest.raises(TypeError) as caught:
+        list(batches)
+    assert 'submit of workers=' in str(caught.value)
+    assert f'must return a future, with result, cancel and add_done_callback, got {returned!r}' in str(caught.value)
