@@ -21,6 +21,7 @@ from more_itertools import first, peekable
 from .batches.batch_iterator import BatchIterator
 from .batches.prefetch import prefetch
 from .composition import pipeline
+from .describing.arguments import non_negative, positive
 from .describing.display import brief
 from .describing.structures import fields_of
 from .errors import Exhausted, NotResumable
@@ -66,6 +67,10 @@ def bench(
     InvalidTarget
         If the target is not a pipeline, or has no batches.
     """
+    for name, most in (('duration', duration), ('batches', batches)):
+        if most != inf:
+            positive(name, most)
+    step = non_negative('step', step)
     value, begin, ended = import_target(target), perf_counter(), None
     source = batches_of(value, target, add_prefetch=add_prefetch, profile=profile)
     runs = opening, *_ = _Run(inf, 1), _Run(WARM_UP_SHARE * duration, WARM_UP_SHARE * batches), _Run(duration, batches)
@@ -117,7 +122,7 @@ def batches_of(value: Any, target: str, *, add_prefetch: bool = False, profile: 
 
 def import_target(target: str) -> Any:
     """Import the value that ``module:name`` or ``script.py:name`` refers to."""
-    where, _, name = target.rpartition(':')
+    where, _, name = target.rpartition(':') if isinstance(target, str) else ('', '', '')
     is_script = where.endswith('.py')
     if not all(map(str.isidentifier, name.split('.') + (['script'] if is_script else where.split('.')))):
         raise InvalidTarget(f'expected module:name or script.py:name, got {target!r}')

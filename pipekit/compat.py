@@ -11,6 +11,7 @@ from .composition import pipeline
 from .describing.arguments import function, positive_int
 from .stages.batching import combine_batches
 from .stages.combiners import combine_to_arrays
+from .streams.iterables import source_of
 
 
 def make_infinite_batch_iter(
@@ -55,5 +56,6 @@ def make_infinite_batch_iter(
     function('combiner', combiner, 'a function of a list of samples')
     n_iters_per_epoch = positive_int('n_iters_per_epoch', n_iters_per_epoch)
     end = prefetch(n_iters_per_epoch, buffer_size=buffer_size)
+    source = source_of(source)  # a stage would make it a stage
     batches: BatchIterator[Any] = pipeline(source, *transformers, combine_batches(batch_size, combiner), end)  # type: ignore[call-overload]
     return batches

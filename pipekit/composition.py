@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .batches.batch_iterator import BatchIterator
@@ -18,6 +19,13 @@ from .streams.stream import Stream
 if TYPE_CHECKING:
     Source: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]
     StageLike: TypeAlias = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+STAGES_FOR: dict[Any, str] = {
+    map: 'did you mean apply(func)?',
+    filter: 'did you mean keep(predicate)?',
+    islice: 'did you mean take(n)?',
+}
 
 
 # The stub beside this file has the overloads from which type checkers infer what a pipeline yields.
@@ -87,6 +95,7 @@ def _stage(part: Any) -> Stage[Any, Any]:
     if isinstance(part, Prefetch):
         raise TypeError(f'{part!r} is always the last part of a pipeline that has a source')
     if _is_iterable_stage(part):
+        _check_takes_iterable(part)
         return IterableStage(part)
     if is_described(part):
         hint = f'did you mean {code(part)}(...)?'
@@ -117,6 +126,24 @@ def _is_iterable_stage(part: Any) -> bool:
     if first.annotation is not first.empty:
         return _says_iterable(first.annotation)
     return inspect.isgeneratorfunction(func) or _says_iterable(inspect.signature(func).return_annotation)
+
+
+def _check_takes_iterable(part: Any) -> None:
+    try:
+        inspect.signature(part, follow_wrapped=False).bind(())
+        return
+    except TypeError as error:
+        cause: Exception = error
+    except ValueError as error:  # of a builtin, which does nothing before it is asked for a value
+        if getattr(part, '__module__', '') not in ('builtins', 'itertools'):
+            return
+        try:
+            part(())
+            return
+        except TypeError:
+            cause = error
+    remedy = STAGES_FOR.get(part, f'give its other arguments with functools.partial({code(part)}, ...)')
+    raise TypeError(f'expected a stage, a function of one iterable, got {code(part)}; {remedy}') from cause
 
 
 def _says_iterable(annotation: Any) -> bool:

@@ -17,7 +17,7 @@ from itertools import count, islice, pairwise
 from typing import Any, TypeAlias
 
 from .composition import pipeline
-from .describing.arguments import positive_int
+from .describing.arguments import natural_number, optional, positive_int
 from .describing.descriptions import FactoryCall, same
 from .describing.display import code
 from .stages.ordering import take
@@ -84,6 +84,7 @@ def check_stage(
     AssertionError: law 1, re-iterable: numbered gave (0, 'a') as value 0, and (8, 'a') when iterated again
     """
     limit = positive_int('limit', limit)
+    reads_at_most = optional(natural_number, 'reads_at_most', reads_at_most, 'a non-negative int')
     stream = source_of(source)
     if not stream.reopens:
         raise TypeError(f'check_stage needs a source that can be opened again, got the iterator {code(source)}')

@@ -42,7 +42,7 @@ HOUSE = """
                     stream
                     context  calls
                     activities  failures
-                    error_notes  on_error  randomness
+                    error_notes  on_error  randomness  index_stream
                     cursors  metering
 
     workers         pools

@@ -159,7 +159,7 @@ class Delivery(Generic[Out_co]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state."""
         delivered, in_epoch = checked_counts(state, self.state_dict())
-        counts = checked_failures(state)
+        counts = checked_failures(state, self.pipeline.stage_paths())
         cursor = self._checked_cursor(state['cursor'])
         for _ in self._lock.held():
             thread = self._stop_thread()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import sys
+from collections.abc import Collection, Mapping
 from itertools import zip_longest
-from math import inf
 from typing import Any
 
 from ..describing.descriptions import ENTROPY
@@ -12,6 +13,7 @@ from ..describing.display import code
 from ..errors import StateMismatch
 
 STATE_VERSION = 1
+PATH = re.compile(r'\d+(\.\d+)*')
 
 
 def checked_counts(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[int, int | None]:
@@ -40,13 +42,13 @@ def checked_counts(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[in
     for number, (saved, present) in enumerate(zip_longest(map(str, lines), own['pipeline']), 1):
         if saved != present:
             raise StateMismatch(_difference(number, saved, present))
-    delivered = _count(state, 'delivered', inf)
+    delivered = _count(state, 'delivered', sys.maxsize)
     if state['in_epoch'] is None:
         return delivered, None
     return delivered, _count(state, 'in_epoch', delivered if per_epoch is None else min(delivered, per_epoch))
 
 
-def checked_failures(state: Mapping[str, Any]) -> dict[str, list[int]]:
+def checked_failures(state: Mapping[str, Any], paths: Collection[str] | None = None) -> dict[str, list[int]]:
     """The numbers of samples tried and failed at each stage, from a state.
 
     Examples
@@ -57,6 +59,9 @@ def checked_failures(state: Mapping[str, Any]) -> dict[str, list[int]]:
     failures = state['failures']
     if not isinstance(failures, Mapping) or not all(map(_are_counts, failures.values())):
         raise _damaged('failures', failures)
+    unknown = [path for path in failures if not (PATH.fullmatch(str(path)) if paths is None else str(path) in paths)]
+    if unknown:
+        raise StateMismatch(f'the state is damaged: failures has {code(unknown[0])}, which is no stage here')
     return {str(stage): list(counts) for stage, counts in failures.items()}
 
 

@@ -111,7 +111,9 @@ def _check_column(column: Any) -> None:
     if hasattr(column, 'to_numpy'):
         raise TypeError(f'arrays takes columns that are indexed by position, got {code(column)}; pass its .to_numpy()')
     if isinstance(column, np.ma.MaskedArray):
-        raise TypeError('arrays would lose the mask of a masked array; pass array.filled(value) and the mask')
+        raise TypeError(
+            f'arrays would lose the mask of {code(column)}, a masked array; pass array.filled(value) and the mask'
+        )
     if isinstance(column, np.ndarray) and type(column) not in (np.ndarray, np.memmap):
         raise TypeError(f'arrays takes plain arrays, got a {type(column).__name__}; pass np.asarray(array)')
     if not isinstance(getattr(column, 'shape', None), tuple) or not hasattr(column, '__getitem__'):

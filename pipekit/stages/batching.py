@@ -88,9 +88,10 @@ def combine_batches(
     function('combine', combine, 'a function of a list of samples')
     if takes_rng(combine):
         raise TypeError(f'combine cannot be random, got {code(combine)}, which takes rng; draw in an apply after it')
+    function('combine', combine, 'a function of a list of samples', 1)
     drop_last = boolean('drop_last', drop_last)
     if callable(batch_size):
-        function('batch_size', batch_size, 'a positive int or a function should_add(chunk, sample)')
+        function('batch_size', batch_size, 'a positive int or a function should_add(chunk, sample)', 2)
         chunks: Operation = _adaptive(batch_size, drop_last)
     else:
         chunks = Chunk(positive_int('batch_size', batch_size, 'a positive int or a function'), drop_last)

@@ -125,7 +125,7 @@ def apply_at(path: Any, func: Function) -> SampleFunction:
     >>> apply_at(('meta', 'age'), float)({'image': 1, 'meta': {'age': 36, 'name': 'Ada'}})
     {'image': 1, 'meta': {'age': 36.0, 'name': 'Ada'}}
     """
-    function('func', func, 'a function of a sample')
+    function('func', func, 'a function of a sample', 1, 'rng')
     if not isinstance(path, tuple):
         return SampleFunction(_at((path,), func), func)
     if not path:
@@ -152,7 +152,7 @@ def multiply(func: Function) -> SampleFunction:
     >>> multiply(len)({'image': 'ab', 'label': 'c'})
     {'image': 2, 'label': 1}
     """
-    function('func', func, 'a function of a sample')
+    function('func', func, 'a function of a sample', 1, 'rng')
 
     def body(sample: Any, **rng: np.random.Generator) -> Any:
         return with_fields(sample, [func(value, **rng) for value in _values(sample, 'multiply')])
@@ -177,7 +177,7 @@ def zip_apply(*funcs: Function) -> SampleFunction:
     if not funcs:
         raise TypeError('zip_apply needs at least one function, one for each field')
     for func in funcs:
-        function('each of funcs', func, 'a function of a sample')
+        function('each of funcs', func, 'a function of a sample', 1, 'rng')
     calls = [_accepting_rng(func) for func in funcs] if any(map(takes_rng, funcs)) else funcs
 
     def body(sample: Any, **rng: np.random.Generator) -> Any:
@@ -202,7 +202,7 @@ def random_apply(p: float, func: Function) -> SampleFunction:
     (array([[1, 2]]), array([[2, 1]]))
     """
     p = fraction('p', p)
-    function('func', func, 'a function of a sample')
+    function('func', func, 'a function of a sample', 1, 'rng')
     is_random = takes_rng(func)
 
     def body(sample: Any, rng: np.random.Generator) -> Any:
@@ -235,7 +235,8 @@ def sample_args(func: Function, /, *samplers: Function, **named_samplers: Functi
     """
     function('func', func, 'a function of a sample')
     for name, sampler in [*enumerate(samplers), *named_samplers.items()]:
-        function(f'sampler {name}', sampler, 'a function of a numpy Generator')
+        function(f'sampler {name}', sampler, 'a function of a numpy Generator', 1)
+    function('func', func, 'a function of a sample', 1 + len(samplers), 'rng', *named_samplers)
     by_name = sorted(named_samplers.items())  # the order of keyword arguments must not change what is drawn
     is_random = takes_rng(func) and 'rng' not in named_samplers
 

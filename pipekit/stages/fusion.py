@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from more_itertools import ilen
 
-from ..streams.stream import Gather
+from ..streams.index_stream import Gather
 from ..workers.kinds import Processes, Workers
 from .operations import Chunk, Custom, Map, PlacedOperation
 
@@ -110,10 +110,13 @@ def _next_step(operations: Operations, has_workers: bool) -> tuple[Step, Operati
 
 
 def _leading_batch_maps(operations: Operations, workers: Workers) -> tuple[Operations, Operations]:
-    maps, rest = _leading_maps(operations)
+    maps, _ = _leading_maps(operations)
     if maps and maps[0].operation.workers is None:  # a combiner goes where its samples are, the maps after it do not
-        return operations[:1], operations[1:]
-    return (maps, rest) if maps and maps[0].operation.workers == workers else ([], operations)
+        maps = maps[:1]
+    elif maps and maps[0].operation.workers != workers:
+        maps = []
+    n = ilen(takewhile(lambda each: not each.operation.skips, maps))  # a batch that may be skipped is counted elsewhere
+    return operations[:n], operations[n:]
 
 
 def _leading_maps(operations: Operations) -> tuple[Operations, Operations]:

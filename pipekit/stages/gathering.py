@@ -14,8 +14,8 @@ from ..streams.activities import Activity, activity_from
 from ..streams.context import Context, Upstream
 from ..streams.cursors import Cursor, Pair, Pairs
 from ..streams.error_notes import StageLocation, raise_with_note
+from ..streams.index_stream import Gather
 from ..streams.metering import OFF
-from ..streams.stream import Gather
 from .arrays import Arrays
 from .combiners import combine_to_arrays
 from .operations import Chunk

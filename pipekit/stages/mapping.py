@@ -85,7 +85,7 @@ def apply(
     >>> list(apply(jitter, seed=0)([100, 200]))
     [104, 203]
     """
-    seed = _seed_for('apply', func, seed)
+    seed = _seed_for('apply', func, seed, 1)
     return Stage.from_operations(Map(func, seed, checked_workers(workers), checked_on_error(on_error)))
 
 
@@ -123,6 +123,7 @@ def keep(predicate: Callable[[Any], object]) -> SameType:
         raise TypeError(
             f'predicate cannot be random, got {code(predicate)}, which takes rng; draw in an apply before it'
         )
+    function('predicate', predicate, 'a function of a sample', 1)
 
     def open_on(upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
         last = cursor
@@ -188,10 +189,11 @@ def flatten() -> Flattening:
     return stage
 
 
-def _seed_for(owner: str, func: Callable[..., Any], seed: int | None) -> int | None:
+def _seed_for(owner: str, func: Callable[..., Any], seed: int | None, arity: int | None = None) -> int | None:
     function('func', func, 'a function of a sample')
     if seed is not None and not may_take_rng(func):
         raise TypeError(f'{owner} was given seed={code(seed)} for {code(func)}, which takes no argument rng')
+    function('func', func, 'a function of a sample', arity, 'rng')
     return seed_or_fresh(seed) if seed is not None or takes_rng(func) else None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
-from ..streams.calls import Call, Located
+from ..streams.calls import Call, Crashed, Located
 from ..streams.context import Context, Upstream
 from ..streams.cursors import Cursor, In, Out, Pair, Pairs
 from ..streams.error_notes import StageLocation
@@ -114,11 +114,14 @@ class PendingBatch(NamedTuple):
         The cursor before the first of them.
     makes_batch
         False for an incomplete chunk, of which no batch is made: its samples are processed for the errors they raise.
+    crash
+        Set if processes died while the samples were combined.
     """
 
     pairs: list[Pair[Any]]
     before: Cursor
     makes_batch: bool
+    crash: Crashed | None = None
 
     @property
     def with_previous_cursors(self) -> list[Located]:

@@ -14,11 +14,12 @@ from toolz import valfilter
 from ..describing.descriptions import Description, FactoryCall
 from ..describing.display import call_code, code
 from ..errors import NotResumable
-from ..streams.context import Context, Upstream
+from ..streams.context import ALONE, Context, Upstream
 from ..streams.cursors import START, Cursor, In_contra, Out_co, Pair, Pairs, T, checked_index, enumerate_from
 from ..streams.error_notes import StageLocation
+from ..streams.index_stream import IndexStream
 from ..streams.iterables import single_use_message, source_of
-from ..streams.stream import ALONE, IndexStream, Stream
+from ..streams.stream import Stream
 from ..workers.kinds import Workers
 from .fusion import BatchStep, MapStep, plan
 from .operations import Custom, Map, OpenStage, Operation, PlacedOperation, place_operations

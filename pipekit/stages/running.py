@@ -14,8 +14,9 @@ from ..streams.context import Context, Run, Upstream
 from ..streams.cursors import Cursor, Pair, Pairs
 from ..streams.error_notes import StageLocation
 from ..streams.failures import Failures
+from ..streams.index_stream import IndexStream
 from ..streams.metering import OFF
-from ..streams.stream import IndexStream, Stream
+from ..streams.stream import Stream
 from ..workers.kinds import Workers
 from .fusion import BatchStep, GatherStep, MapStep, Operations, Plan, SingleStep, Step, plan
 from .gathering import counted_index_chunks, gather_batches, gather_function, index_chunks

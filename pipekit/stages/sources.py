@@ -20,10 +20,11 @@ from ..streams.calls import Call, function_of_calls
 from ..streams.context import Context, Upstream
 from ..streams.cursors import START, Cursor, Pair, Pairs, checked_index, split_cursor
 from ..streams.error_notes import UNKNOWN
+from ..streams.index_stream import IndexStream, counting
 from ..streams.iterables import is_sequence, source_of
 from ..streams.metering import OFF
 from ..streams.randomness import Generators, Indices, permutation, random_order
-from ..streams.stream import IndexStream, Source, Stream, StreamIterator, counting
+from ..streams.stream import Source, Stream, StreamIterator
 
 A = TypeVar('A')
 B = TypeVar('B')
@@ -175,7 +176,7 @@ def load_by_random_id(
     if not loaders:
         raise TypeError('load_by_random_id needs at least one loader, a function of an id')
     for loader in loaders:
-        function('each loader', loader, 'a function of an id')
+        function('each loader', loader, 'a function of an id', 1)
     if not is_sequence(ids) or len(ids) == 0:
         raise TypeError(f'ids must be a sequence with at least one element, got {code(ids)}')
     options = {} if weights is None else {'weights': weights}

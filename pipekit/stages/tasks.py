@@ -11,7 +11,7 @@ from typing import Any
 from ..describing.display import brief, code
 from ..memory.blocks import BlockPool, allocating_from
 from ..streams.activities import runs_task
-from ..streams.calls import Call, Located, Pause, function_of_calls
+from ..streams.calls import Call, Crashed, Located, Pause, function_of_calls, uncrashed
 from ..streams.metering import OFF, Recorder
 from ..streams.randomness import Key
 from .operations import PendingBatch
@@ -66,7 +66,7 @@ class Task:
 
     def values(self, located: Located) -> Any:
         """The value, without its cursors."""
-        return located[0]
+        return uncrashed(located[0])
 
     def value_of(self, outcome: Any) -> Any:
         """The value in its outcome."""
@@ -75,7 +75,12 @@ class Task:
     def doing(self, located: Located, step: int) -> str:
         """What is done to a value, in words."""
         value, cursor, _ = located
-        return f'{", ".join(map(code, self.functions))} of {brief(value)} (cursor {cursor})'
+        return f'{", ".join(map(code, self.functions))} of {brief(uncrashed(value))} (cursor {cursor})'
+
+    def after_crash(self, located: Located, step: int, error: Exception) -> Located | None:
+        """What to send in place of a value at which processes died, if the call's ``on_error`` handles that."""
+        crashed = Crashed.once_more(located[0], error)
+        return (crashed, *located[1:]) if crashed.handled_by(self._calls) else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(Task, is_measured=self.is_measured), (self._calls, self.key)
@@ -98,7 +103,8 @@ class BatchTask:
             results = [pair for pair, _ in results]
         values = [value for value, _ in results]
         del results
-        located = values, pending.pairs[-1][1], pending.before
+        value = values if pending.crash is None else pending.crash._replace(value=values)
+        located = value, pending.pairs[-1][1], pending.before
         batch = self._of_batch(located, begin) if pending.makes_batch else None
         if not self._is_measured:
             return batch
@@ -120,7 +126,7 @@ class BatchTask:
 
     def values(self, pending: PendingBatch) -> list[Any]:
         """The samples, without their cursors."""
-        return [value for value, _ in pending.pairs]
+        return [uncrashed(value) for value, _ in pending.pairs]
 
     def value_of(self, outcome: Any) -> Any:
         """The batch in its outcome."""
@@ -132,6 +138,14 @@ class BatchTask:
             return self._of_sample.doing(pending.with_previous_cursors[step - 1], 1)
         functions = ', '.join(map(code, self._of_batch.functions))
         return f'{functions} of the batch up to the cursor {pending.pairs[-1][1]}'
+
+    def after_crash(self, pending: PendingBatch, step: int, error: Exception) -> PendingBatch | None:
+        """What to send in place of a batch at which processes died, if the ``on_error`` of a call handles that."""
+        if not 0 < step <= len(pending.pairs):
+            batch = self._of_batch.after_crash((pending.crash, pending.pairs[-1][1], pending.before), 1, error)
+            return batch and pending._replace(crash=batch[0])
+        sample = self._of_sample.after_crash(pending.with_previous_cursors[step - 1], 1, error)
+        return sample and pending._replace(pairs=[*pending.pairs[: step - 1], sample[:2], *pending.pairs[step:]])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return BatchTask, (self._of_sample, self._of_batch)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain, repeat
 from typing import Any, NamedTuple, TypeAlias
 
 from .activities import Activity, activity_from
@@ -11,7 +12,7 @@ from .cursors import START, Cursor, Pair, Pairs
 from .error_notes import UNKNOWN, StageLocation, add_note, raise_with_note
 from .failures import Attempt, Result
 from .metering import OFF, Recorder
-from .on_error import Missing, OnError, Skip, call_with_policies, may_skip
+from .on_error import Missing, OnError, Skip, call_with_policies, failures_handled, may_skip
 from .randomness import Generators, Key
 
 
@@ -47,6 +48,32 @@ class Call(NamedTuple):
             return lambda value, cursor: function(value)
         generators = Generators(self.seed, (self.ordinal, *key))
         return lambda value, cursor: function(value, rng=generators.at(cursor))
+
+
+class Crashed(NamedTuple):
+    """A value at which worker processes died: the first function that handles the error fails with it this many times.
+
+    Which of several functions they died in is not known.
+    """
+
+    value: Any
+    error: Exception
+    times: int
+
+    @staticmethod
+    def once_more(value: Any, error: Exception) -> Crashed:
+        """The value, after another crash."""
+        return Crashed(uncrashed(value), error, value.times + 1 if isinstance(value, Crashed) else 1)
+
+    def handled_by(self, calls: Iterable[Call]) -> bool:
+        """Whether the policies of some call handle so many failures in a row."""
+        handled = (failures_handled(call.on_error, self.error) for call in calls)
+        return self.times <= next(filter(None, handled), 0)
+
+
+def uncrashed(value: Any) -> Any:
+    """The value itself."""
+    return value.value if isinstance(value, Crashed) else value
 
 
 Pause: TypeAlias = Callable[[float], object] | None
@@ -92,6 +119,7 @@ def _full_function(
         value, cursor = pair
         before, last = last if before is None else before, cursor
         attempts: list[Attempt] = []
+        crash, value = (value, value.value) if value.__class__ is Crashed else (None, value)
         step = steps[0]
         try:
             for step in steps:
@@ -99,8 +127,10 @@ def _full_function(
                 if not step.on_error:
                     value = call(value, cursor)
                     continue
-                sample = value
-                value, error, policy = call_with_policies(step.on_error, partial(call, sample, cursor), sample, pause)
+                sample, wait = value, pause
+                if crash is not None and failures_handled(step.on_error, crash.error):
+                    call, wait, crash = _failing_first(call, crash), float, None  # to start a process took long enough
+                value, error, policy = call_with_policies(step.on_error, partial(call, sample, cursor), sample, wait)
                 if error is not None:
                     add_note(error, step.location.note(sample, cursor, before, is_handled=True))
                 if (attempt := step.attempt) is not None:
@@ -139,6 +169,19 @@ def _plain_function(
         return value, cursor
 
     return of_pair
+
+
+def _failing_first(call: Callable[..., Any], crash: Crashed) -> Callable[..., Any]:
+    calls: Iterator[Callable[..., Any]] = chain(repeat(partial(_fail, crash.error), crash.times), repeat(call))
+
+    def call_next(value: Any, cursor: Cursor) -> Any:
+        return next(calls)(value, cursor)
+
+    return call_next
+
+
+def _fail(error: Exception, value: Any, cursor: Cursor) -> Any:
+    raise error
 
 
 def _activity(local: Mapping[str, Any]) -> Activity:

@@ -86,3 +86,6 @@ class Context(NamedTuple):
 
 
 Upstream: TypeAlias = Callable[[Cursor, Context], Pairs[T]]
+
+
+ALONE = Context()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from operator import itemgetter
@@ -15,7 +16,8 @@ from ..describing.display import code
 from ..errors import NotResumable
 from .context import Context
 from .cursors import START, Cursor, Out_co, Pairs, T, checked_index, enumerate_from
-from .stream import Source, Stream, StreamIterator, counting
+from .index_stream import counting
+from .stream import Source, Stream, StreamIterator
 
 
 def source_of(iterable: Any) -> Stream[Any]:
@@ -47,6 +49,8 @@ def is_sequence(value: object) -> bool:
         len(value)  # type: ignore[arg-type]
     except TypeError:  # a 0-dimensional array has the method, which raises
         return False
+    except OverflowError as error:
+        raise ValueError(f'a sequence as a source has at most {sys.maxsize} elements, got {code(value)}') from error
     return True
 
 
@@ -88,7 +92,9 @@ def _new_source(iterable: Any) -> Source[Any]:
             name = code(iterable)
             remedy = f'{name}(...)' if isinstance(iterable, type) else f'apply({name})'
             raise TypeError(f'expected a source, got {name}, which takes arguments; did you mean {remedy}?')
-        return _GivenSource(partial(_open_returned, iterable, iterable), replays=True)
+        source = _GivenSource[Any](partial(_open_returned, iterable, iterable), replays=True)
+        source.hides_stages = True
+        return source
     raise TypeError(
         f'expected a source, got {code(iterable)}; a source is a sequence, an iterable, an iterator, '
         'or a function without arguments that returns one'
@@ -160,6 +166,8 @@ def _resumed(stream: Stream[T], start: Cursor) -> Stream[T]:
 
 
 class _ResumedSource(Source[Out_co]):
+    hides_stages = True
+
     def __repr__(self) -> str:
         stream, start = self._call.args
         return f'{stream!r}.resume({start!r})'

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from threading import TIMEOUT_MAX
 from typing import Any, TypeAlias
 
-from ..describing.arguments import exceptions_of, function, natural_number, non_negative, positive_int
+from ..describing.arguments import exceptions_of, function, non_negative, positive_int
 from ..describing.descriptions import Description, described
 from ..describing.display import code
 
@@ -108,7 +109,7 @@ def replace(
     >>> list(pipeline([2, 0, 4], apply(lambda x: 1 / x, on_error=replace(lambda x: 0.0))))
     [0.5, 0.0, 0.25]
     """
-    function('func', func, 'a function of a sample')
+    function('func', func, 'a function of a sample', 1)
     return Skip(exceptions_of('replace', exceptions), _budget(budget), positive_int('grace', grace), func)
 
 
@@ -157,6 +158,21 @@ def may_skip(on_error: Iterable[OnError]) -> bool:
     return any(isinstance(policy, Skip) for policy in on_error)
 
 
+def failures_handled(policies: Iterable[OnError], error: Exception) -> int:
+    """How many times in a row a call may fail with an error without raising it.
+
+    After one that is skipped or replaced it is not called any more.
+    """
+    n = 0
+    for policy in policies:
+        if isinstance(error, policy.exceptions):
+            if isinstance(policy, Skip):
+                return n + 1
+            assert isinstance(policy, Retry)
+            n += policy.times
+    return n
+
+
 def call_with_policies(
     policies: Iterable[OnError], call: Callable[[], Any], sample: Any, pause: Callable[[float], object] | None = None
 ) -> tuple[Any, Exception | None, Skip | None]:
@@ -175,7 +191,7 @@ def call_with_policies(
             return (Missing.SKIPPED if policy.substitute is None else policy.substitute(sample)), raised, policy
         assert isinstance(policy, Retry)
         for number in range(policy.times):
-            (pause or time.sleep)(policy.backoff * 2**number)
+            (pause or time.sleep)(min(policy.backoff * 2.0 ** min(number, 64), TIMEOUT_MAX))
             try:
                 return call(), None, None
             except Exception as error:
@@ -186,10 +202,10 @@ def call_with_policies(
 
 
 def _budget(budget: Any) -> float | None:
-    if budget is None or type(budget) is int:
-        return None if budget is None else natural_number('budget', budget)
+    if budget is None or (type(budget) is int and budget >= 0):
+        return budget
     if type(budget) is float and 0 <= budget <= 1:
         return budget
     expected = 'a fraction from 0.0 to 1.0, a number of samples, or None'
-    kind = ValueError if isinstance(budget, float) else TypeError
+    kind = ValueError if type(budget) in (int, float) else TypeError
     raise kind(f'budget must be {expected}, got {code(budget)}')

@@ -9,47 +9,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from itertools import chain, count, islice
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, overload
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from more_itertools import repeatfunc
 
-from ..describing.arguments import positive_int
+from ..describing.arguments import optional, positive_int
 from ..describing.descriptions import Description, FactoryCall
 from ..describing.display import code, structure
 from ..describing.tables import Table
 from ..memory.blocks import BlockPool
-from .context import Context, Upstream
+from .context import ALONE, Context, Upstream
 from .cursors import START, Cursor, Out_co, Pair, Pairs, T, cursor_of, with_prefix
 from .error_notes import annotate
+from .failures import Failures
+from .index_stream import IndexStream
 from .metering import StageRow
 from .randomness import Key
 
 if TYPE_CHECKING:
     from .stacking import ResumableBatches, Stacked
-
-ALONE = Context()
-Gather: TypeAlias = Callable[[list[int]], Any]  # from indices to a batch of these elements of a sequence
-
-
-class IndexStream(NamedTuple):
-    """A stream of elements of a sequence: the sequence, and the stream of their indices.
-
-    If every cursor is the number of elements so far, ``indices_after`` returns the indices alone, which is faster.
-    """
-
-    sequence: Any
-    open_at: Upstream[int]
-    indices_after: Callable[[Cursor, Context], Iterator[int]] | None = None
-
-
-def counting(sequence: Any, indices_after: Callable[[Cursor, Context], Iterator[int]]) -> IndexStream:
-    """The index stream in which every cursor is the number of elements so far."""
-
-    def open_at(cursor: Any, context: Context) -> Pairs[int]:
-        return zip(indices_after(cursor, context), count(cursor + 1))
-
-    return IndexStream(sequence, open_at, indices_after)
 
 
 class Stream(ABC, Generic[Out_co]):
@@ -57,6 +36,7 @@ class Stream(ABC, Generic[Out_co]):
 
     seeds: tuple[int, ...] = ()
     reopens: bool = True  # whether it can be opened more than once
+    hides_stages: bool = False  # of a source: whether it may open another stream, whose stages are not known before
     branches: Sequence[Stream[Any]] = ()  # the sources of a mix
     indices: IndexStream | None = None  # if the values are elements of a sequence
     maps_in_workers: Iterable[tuple[Any, Any]] = ()  # operations and their workers; not those of the branches
@@ -83,6 +63,14 @@ class Stream(ABC, Generic[Out_co]):
     def skips(self) -> bool:
         """Whether a stage may skip or replace samples."""
         return any(stage.skips for stage in self.stages) or any(branch.skips for branch in self.source.branches)
+
+    def stage_paths(self) -> set[str] | None:
+        """The ``path`` of each source and stage; ``None`` where they are not all known."""
+        inner = [branch.stage_paths() for branch in self.source.branches]
+        if self.source.hides_stages or None in inner:
+            return None
+        own = {str(number) for number in range(1, 2 + len(self.stages))}
+        return own.union(f'{branch}.{path}' for branch, paths in enumerate(inner) for path in paths or ())
 
     def rows(self, branches: tuple[int, ...] = ()) -> list[StageRow]:
         """The rows of a report: those of the branches of a mix, then the source and the stages."""
@@ -171,12 +159,15 @@ class Stream(ABC, Generic[Out_co]):
         to run it again: pipeline.replay(2)
         """
         stream: Stream[Any] = self
-        parts: Key = tuple(cursor_of(part) for part in key)
+        parts = _checked_key(key)
         for branch in (part for part in parts if isinstance(part, int)):
             if branch >= len(stream.source.branches):
                 raise ValueError(f'the key {key!r} is not one of {stream!r}')
             stream = stream.source.branches[branch]
-        stream = stream._truncated(None if stage is None else positive_int('stage', stage))
+        stage = optional(positive_int, 'stage', stage, 'a positive int')
+        if stage is not None and stage > 1 + len(stream.stages):
+            raise ValueError(f'stage must be a positive int, at most {1 + len(stream.stages)} here, got {stage}')
+        stream = stream._truncated(stage)
         for value in StreamIterator(stream, cursor_of(cursor), Context(parts)):
             replayed: Out_co = value
             return replayed
@@ -225,6 +216,14 @@ class Stream(ABC, Generic[Out_co]):
         return [line for part in self._parts for line in part.fingerprint()]
 
 
+def _checked_key(key: Any) -> Key:
+    try:
+        return tuple(cursor_of(part) for part in key)
+    except (TypeError, ValueError) as error:
+        expected = 'the key in the note on an error, a tuple of ints and tuples'
+        raise TypeError(f'key must be {expected}, got {code(key)}') from error
+
+
 class StreamIterator(Iterator[Out_co]):
     """An iterator over the values of a stream; ``cursor`` is the cursor of the last value.
 
@@ -243,7 +242,7 @@ class StreamIterator(Iterator[Out_co]):
     def __init__(self, stream: Stream[Out_co], cursor: Cursor = START, context: Context = ALONE):
         self.stream = stream
         self.cursor = cursor
-        self._context = context._replace(run=context.run._replace(memory=BlockPool()))
+        self._context = context._replace(run=context.run._replace(memory=BlockPool(), failures=Failures()))
         self._next = stream.open(cursor, self._context).__next__
 
     def __next__(self) -> Out_co:

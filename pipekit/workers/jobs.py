@@ -39,6 +39,9 @@ class Work(Protocol):
     def doing(self, item: Any, step: int, /) -> str:
         """Describe a step for a message: the first is 1, and 0 stands for the last."""
 
+    def after_crash(self, item: Any, step: int, error: Exception, /) -> Any:
+        """What to send in place of an item that processes died at in a step; ``None`` to raise the error."""
+
 
 class WorkItem:
     """A value to call the function with, then its result or error."""
@@ -68,6 +71,10 @@ class WorkItem:
         self.crashes = self.crashes + 1 if self.crash_step == step else 1
         self.crash_step = step
         return self.crashes
+
+    def start_again(self, value: Any) -> None:
+        """Process another value instead."""
+        self.value, self.crash_step, self.crashes = value, 0, 0
 
 
 class Job:

@@ -165,10 +165,13 @@ OnWait: TypeAlias = Callable[[Workers, float], object]  # called after each wait
 
 def checked_workers(workers: Any) -> Workers | None:
     """The argument ``workers`` of a stage; ``TypeError`` if functions cannot run in it."""
+    kinds = 'threads(n), processes(n), an executor (something with submit), or None'
+    if isinstance(workers, type):
+        name = code(workers)
+        raise TypeError(f'workers must be {kinds}, got the class {name}; did you mean {name}(...)?')
     if workers is None or isinstance(workers, Threads | Processes) or callable(getattr(workers, 'submit', None)):
         checked: Workers | None = workers
         return checked
-    kinds = 'threads(n), processes(n), an executor (something with submit), or None'
     raise TypeError(f'workers must be {kinds}, got {code(workers)}')
 
 

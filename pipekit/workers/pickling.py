@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import _lru_cache_wrapper, lru_cache, partial
 from operator import attrgetter
-from types import CodeType, TracebackType, WrapperDescriptorType
+from types import CodeType, FunctionType, TracebackType, WrapperDescriptorType
 from typing import Any, NamedTuple, TypeAlias
 
 import cloudpickle
 import numpy as np
 import numpy.typing as npt
-from more_itertools import nth
+from more_itertools import first, nth
 from tblib.pickling_support import pickle_exception
 
 from ..describing.display import code
@@ -217,12 +217,19 @@ def _without_columns(line: int) -> tuple[int, ...]:
 def _traceback(frames: list[FrameSummary]) -> TracebackType | None:
     following: TracebackType | None = None
     for filename, name, module, position in reversed(frames):
-        where: Any = dict(zip(('lineno', 'end_lineno', 'col_offset', 'end_col_offset'), position, strict=True))
-        statement = ast.Raise(ast.Name('error', ast.Load(), **where), **where)
-        program = compile(ast.Module([statement], []), filename, 'exec').replace(co_name=name)
-        try:
-            exec(program, {'__name__': module, 'error': Exception})
-        except Exception as error:
-            frame = error.__traceback__.tb_next  # type: ignore[union-attr]
-            following = TracebackType(following, frame.tb_frame, frame.tb_lasti, position[0])  # type: ignore[union-attr]
+        program = _program_that_raises(filename, position).replace(co_name=name)
+        instructions = (tuple(-1 if part is None else part for part in each) for each in program.co_positions())
+        last = 2 * next(n for n, each in enumerate(instructions) if each == position)
+        # Of a generator that has not begun. A frame that has run would hold on to all those that it was called from.
+        frame = FunctionType(program, {'__name__': module})().gi_frame
+        following = TracebackType(following, frame, last, position[0])
     return following
+
+
+@lru_cache
+def _program_that_raises(filename: str, position: tuple[int, ...]) -> CodeType:
+    where: Any = dict(zip(('lineno', 'end_lineno', 'col_offset', 'end_col_offset'), position, strict=True))
+    module = ast.parse('def function(): yield')
+    function: Any = module.body[0]
+    function.body.insert(0, ast.Raise(**where))
+    return first(part for part in compile(module, filename, 'exec').co_consts if isinstance(part, CodeType))

@@ -132,6 +132,11 @@ class WorkerPools:
         except BaseException as error:
             set_notes(error, [*notes_of(error), f'raised by submit of workers={code(workers)}'])
             raise
+        if not all(callable(getattr(future, method, None)) for method in ('result', 'cancel', 'add_done_callback')):
+            raise TypeError(
+                f'submit of workers={code(workers)} must return a future, '
+                f'with result, cancel and add_done_callback, got {code(future)}'
+            )
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
         return future

@@ -287,7 +287,7 @@ class ProcessPool:
             groups = [(job, part) for part in parts] + groups
             if suspect is not None:
                 during = f' during {job.work.doing(suspect.value, step)}'
-                self._count_crash(suspect, step, ended + during, exit_code)
+                self._count_crash(job.work, suspect, step, ended + during, exit_code)
         for job, items in groups:
             unfinished = [item for item in items if not item.done]
             if unfinished:
@@ -303,10 +303,16 @@ class ProcessPool:
             raise noted(WorkerCrashed(text, exit_code), note, REMEDIES['started'])
         return self._start()
 
-    def _count_crash(self, item: WorkItem, step: int, ended: str, exit_code: int) -> None:
-        if item.count_crash(step) == MAX_CRASHES:
-            text = f'a process of {self._name} {ended}, for the {ordinal(MAX_CRASHES)} time in a row'
-            item.finish(error=WorkerCrashed(text, exit_code))
+    def _count_crash(self, work: Work, item: WorkItem, step: int, ended: str, exit_code: int) -> None:
+        if item.count_crash(step) < MAX_CRASHES:
+            return
+        text = f'a process of {self._name} {ended}, for the {ordinal(MAX_CRASHES)} time in a row'
+        error = WorkerCrashed(text, exit_code)
+        value = work.after_crash(item.value, step, error)
+        if value is None:
+            item.finish(error=error)
+        else:
+            item.start_again(value)
 
     def _new_arena(self) -> Arena | None:
         try:

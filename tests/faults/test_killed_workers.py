@@ -106,6 +106,40 @@ def test_after_a_crash_the_next_epoch_goes_on_from_where_it_was(run):
     assert run('a_sample_kills_until_the_next_epoch') == (0, 'True []\n', '')
 
 
+ALL = list(range(12))
+WITHOUT = [value for value in ALL if value != 5]
+
+
+@pytest.mark.parametrize(
+    ('how', 'told'),
+    [  # what was delivered, the samples that failed, and how many processes died
+        ('skip', f'{WITHOUT} [5] 3'),
+        ('skip any exception', f'{WITHOUT} [5] 3'),
+        ('replace', f'{[*ALL[:5], -5, *ALL[6:]]} [5] 3'),
+        ('replace before another function', f'{ALL} [5] 3'),
+        ('random numbers', f'{WITHOUT} [5] 3'),
+        ('the policy of another function', f'{WITHOUT} [5] 3'),
+        ('retry', f'{ALL} [] 5'),
+        ('retry too often', f'WorkerCrashed {ALL[:5]} [] 6'),
+        ('retry and skip', f'{WITHOUT} [5] 6'),
+        ('retry in a batch', f'{ALL} [] 5'),
+        ('retry a batch', f'{ALL} [] 5'),
+        ('skip a batch', f'{[*ALL[:3], *ALL[6:]]} [[3, 4, 5]] 3'),
+        ('over the budget', f'TooManyFailures {ALL[:5]} [5] 3'),
+        ('other exceptions', f'WorkerCrashed {ALL[:5]} [] 3'),
+        ('a replacement that dies', f'WorkerCrashed {ALL[:5]} [] 3'),
+        ('another function that dies', f'WorkerCrashed {[float(value) for value in ALL[:5]]} [] 6'),
+    ],
+)
+def test_a_sample_that_kills_its_workers_obeys_on_error(run, how, told):
+    assert run('a_sample_kills_and_is_handled', how) == (0, f'{told}\n[]\n', '')
+
+
+def test_a_sample_that_kills_its_workers_is_skipped_in_each_pass(run):
+    code, out, err = run('a_sample_kills_in_each_pass')
+    assert (code, out.split()[0], out.split()[-1], err) == (0, 'True', '[]', '')
+
+
 @pytest.mark.parametrize(('way', 'value'), [('there', '<DeadlyToRead>'), ('back', '60')])
 def test_a_value_that_kills_as_it_is_sent_is_found(run, way, value):
     code, out, err = run('a_value_kills_as_it_is_sent', way)

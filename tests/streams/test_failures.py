@@ -64,6 +64,27 @@ def test_skipping_does_not_change_the_other_samples(workers):
     assert [failure.sample for failure in batches.failures] == [4, 9, 14, 19, 24, 29, 34, 39]
 
 
+def fail_on_every_third(batch):
+    if batch[0] % 9 == 6:
+        raise OSError(batch[0])
+    return batch
+
+
+@pytest.mark.parametrize('of_sample', [threads(2), processes(2)], ids=repr)
+@pytest.mark.parametrize('of_combiner', [None, processes(2)], ids=repr)
+@pytest.mark.parametrize('of_batch', [None, processes(2)], ids=repr)
+def test_skipping_batches_is_counted_wherever_each_function_runs(of_sample, of_combiner, of_batch):
+    stages = (
+        apply(abs, workers=of_sample),
+        combine_batches(3, list, workers=of_combiner),
+        apply(fail_on_every_third, workers=of_batch, on_error=skip(OSError, budget=None)),
+        apply(len, workers=of_batch),
+    )
+    with pipeline(range(29), *stages, prefetch()) as batches:
+        assert list(batches) == [3] * 6 + [2]
+    assert [failure.sample[0] for failure in batches.failures] == [6, 15, 24]
+
+
 def test_stages_that_skip_obey_the_laws():
     steps = [
         apply(load, on_error=skip(OSError, budget=None)),
@@ -135,6 +156,17 @@ def test_counts_go_on_after_a_resume(workers):
         assert batches.state_dict()['failures'] == counts
         with pytest.raises(TooManyFailures, match='failed on 6 of 39 samples'):
             [list(batches) for _ in range(9)]
+
+
+@pytest.mark.parametrize('end', [(), (prefetch(),)], ids=['iterated', 'prefetched'])
+def test_a_budget_is_for_all_passes(end):
+    def read(budget):
+        # Each pass has three failures.
+        return list(pipeline(range(20), apply(load, on_error=skip(budget=budget)), repeat(3), *end))
+
+    assert len(read(9)) == 51
+    with pytest.raises(TooManyFailures, match='failed on 9 of'):
+        read(8)
 
 
 def test_samples_that_are_made_again_count_once():

@@ -52,7 +52,11 @@ BAD_INITIALIZERS = [
     ({'initializer': 'setup'}, TypeError, "initializer must be a function or None, got 'setup'"),
     ({'initializer': [setup]}, TypeError, 'initializer must be a function or None, got '),
     ({'initializer': apply(abs)}, TypeError, r'initializer must be .* got the stage apply\(abs\)'),
-    ({'initializer': connect}, TypeError, 'initializer must be a plain function, not async def, got connect'),
+    (
+        {'initializer': connect},
+        TypeError,
+        'initializer must be a function or None, got connect, which is async and returns a coroutine',
+    ),
     ({'initializer': print, 'initargs': [1]}, TypeError, r'initargs must be a tuple, got \[1\]'),
     ({'initializer': print, 'initargs': 'abc'}, TypeError, "initargs must be a tuple, got 'abc'"),
     ({'initializer': print, 'initargs': None}, TypeError, 'initargs must be a tuple, got None'),

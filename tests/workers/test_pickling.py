@@ -1,5 +1,7 @@
+import gc
 import io
 import pickle
+import weakref
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -103,3 +105,27 @@ def test_a_value_that_contains_itself_has_a_part_too():
     loop = [(x for x in ())]
     loop.insert(0, loop)
     assert unpicklable_part(loop, 'sample').startswith('sample[0][0]')
+
+
+def test_a_traceback_from_another_process_holds_no_frames_of_this_one():
+    def fail(times):
+        return fail(times - 1) if times else 1 / 0
+
+    def loaded_deep_down():
+        here = np.zeros(3)
+        seen.append(weakref.ref(here))
+        return pickle.loads(data)
+
+    seen = []
+    with pytest.raises(ZeroDivisionError) as caught:
+        fail(3)
+    data = dumps(caught.value)
+    error = loaded_deep_down()
+    gc.collect()
+    assert seen[0]() is None
+    part, names = error.__traceback__, []
+    while part is not None:
+        names.append(part.tb_frame.f_code.co_name)
+        assert part.tb_frame.f_back is None
+        part = part.tb_next
+    assert names[1:] == ['fail'] * 4

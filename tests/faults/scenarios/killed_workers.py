@@ -1,5 +1,6 @@
 """Worker processes that are killed, by whomever and whenever, or that leave."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -12,7 +13,21 @@ from acts import die, kept, note_warnings, numbers, once, play, say, warned
 from leftovers import left
 from running import children
 
-from pipekit import WorkerCrashed, apply, combine_batches, combine_to_arrays, pipeline, prefetch, processes
+from pipekit import (
+    TooManyFailures,
+    WorkerCrashed,
+    apply,
+    combine_batches,
+    combine_to_arrays,
+    flatten,
+    pipeline,
+    prefetch,
+    processes,
+    repeat,
+    replace,
+    retry,
+    skip,
+)
 
 
 def one_is_killed():
@@ -222,6 +237,101 @@ def a_sample_kills_until_the_next_epoch():
     got += batches
     batches.close()
     say(got == list(range(60)), left())
+
+
+def dies_at(deadly, times):
+    """A function that dies at a value, or a batch with it, as many times as this in all."""
+
+    def keep_or_die(value):
+        if deadly in (value if isinstance(value, list) else [value]) and any(map(once, map(str, range(times)))):
+            die()
+        return value
+
+    return keep_or_die
+
+
+WORKERS = processes(2)
+FOR_EVER = 100
+HANDLED = {
+    'skip': [apply(dies_at(5, FOR_EVER), workers=WORKERS, on_error=skip(WorkerCrashed))],
+    'skip any exception': [apply(dies_at(5, FOR_EVER), workers=WORKERS, on_error=skip())],
+    'replace': [apply(dies_at(5, FOR_EVER), workers=WORKERS, on_error=replace(lambda value: -value, WorkerCrashed))],
+    'replace before another function': [
+        apply(dies_at(5, FOR_EVER), workers=WORKERS, on_error=replace(str, WorkerCrashed)),
+        apply(int, workers=WORKERS),
+    ],
+    'random numbers': [
+        apply(
+            lambda value, rng: rng.random() and dies_at(5, FOR_EVER)(value),
+            seed=0,
+            workers=WORKERS,
+            on_error=skip(WorkerCrashed),
+        )
+    ],
+    'the policy of another function': [
+        apply(int, workers=WORKERS, on_error=skip(OSError)),
+        apply(dies_at(5, FOR_EVER), workers=WORKERS, on_error=skip(WorkerCrashed)),
+    ],
+    'retry': [apply(dies_at(5, 5), workers=WORKERS, on_error=retry(1, WorkerCrashed, backoff=1000.0))],
+    'retry too often': [apply(dies_at(5, FOR_EVER), workers=WORKERS, on_error=retry(1, WorkerCrashed))],
+    'retry and skip': [
+        apply(dies_at(5, FOR_EVER), workers=WORKERS, on_error=[retry(1, WorkerCrashed), skip(WorkerCrashed)])
+    ],
+    'retry in a batch': [
+        apply(dies_at(5, 5), workers=WORKERS, on_error=retry(1, WorkerCrashed)),
+        combine_batches(3, list),
+        flatten(),
+    ],
+    'retry a batch': [
+        apply(int, workers=WORKERS),
+        combine_batches(3, list, workers=WORKERS),
+        apply(dies_at(5, 5), workers=WORKERS, on_error=retry(1)),
+        flatten(),
+    ],
+    'skip a batch': [
+        apply(int, workers=WORKERS),
+        combine_batches(3, list, workers=WORKERS),
+        apply(dies_at(5, FOR_EVER), workers=WORKERS, on_error=skip()),
+        flatten(),
+    ],
+    'over the budget': [apply(dies_at(5, FOR_EVER), workers=WORKERS, on_error=skip(budget=0))],
+    'other exceptions': [apply(dies_at(5, FOR_EVER), workers=WORKERS, on_error=[skip(OSError), retry(3, OSError)])],
+    'a replacement that dies': [
+        apply(dies_at(5, FOR_EVER), workers=WORKERS, on_error=replace(lambda value: die(), WorkerCrashed))
+    ],
+    'another function that dies': [
+        apply(float, workers=WORKERS, on_error=replace(float, WorkerCrashed)),
+        apply(dies_at(5, FOR_EVER), workers=WORKERS),
+    ],
+}
+
+
+def a_sample_kills_and_is_handled(how):
+    logging.disable()
+    batches = pipeline(range(12), *HANDLED[how], prefetch())
+    got = []
+    try:
+        got.extend(batches)
+    except (WorkerCrashed, TooManyFailures) as error:
+        say(type(error).__name__, end=' ')
+    say(got, [failure.sample for failure in batches.failures], sum(map(os.path.exists, map(str, range(FOR_EVER)))))
+    batches.close()
+    say(left())
+
+
+def a_sample_kills_in_each_pass():
+    logging.disable()
+    deadly = apply(dies_at(3, FOR_EVER), workers=WORKERS, on_error=skip(WorkerCrashed, budget=None))
+    got = []
+    with pipeline(range(6), deadly, repeat(), combine_batches(4, list), prefetch(2)) as batches:
+        got += batches
+        state = batches.state_dict()
+    with pipeline(range(6), deadly, repeat(), combine_batches(4, list), prefetch(2)) as batches:
+        batches.load_state_dict(state)
+        got += batches
+        counts = batches.state_dict()['failures']
+    say(got == [[0, 1, 2, 4], [5, 0, 1, 2], [4, 5, 0, 1], [2, 4, 5, 0]], counts)
+    say(left())
 
 
 class DeadlyToRead:
