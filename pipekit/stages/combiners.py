@@ -15,7 +15,18 @@ from ..describing.display import code, field_code, structure
 from ..describing.structures import fields_of, has_fields, names_of, with_fields
 from ..describing.tracebacks import notes_of, set_notes
 from ..memory.blocks import is_worth_pooling, pooled_empty
-from .leaves import SHAPE, Array, Leaves, Path, are_tensors, arrays_of, difference_error, one_dtype, stacked_tensors
+from .leaves import (
+    BYTES,
+    SHAPE,
+    Array,
+    Leaves,
+    Path,
+    are_tensors,
+    arrays_of,
+    difference_error,
+    one_dtype,
+    stacked_tensors,
+)
 
 if TYPE_CHECKING:
     from ..streams.stacking import Field, Untyped
@@ -163,7 +174,7 @@ def _columns(samples: Sequence[Any], path: Path) -> tuple[Sequence[Any], Sequenc
 
 
 def _stacked(leaves: Leaves, kinds: set[type], path: Path) -> Any:
-    if kinds == {bytes}:
+    if kinds <= BYTES:
         return list(leaves)
     if are_tensors(kinds):
         return stacked_tensors(leaves, path)
@@ -203,7 +214,7 @@ def _target(arrays: list[Array]) -> dict[str, Any]:
 
 
 def _padded(leaves: Leaves, kinds: set[type], path: Path, padding: Any, ratio: float) -> Any:
-    if kinds == {bytes}:
+    if kinds <= BYTES:
         return list(leaves)
     if are_tensors(kinds):
         raise ValueError(

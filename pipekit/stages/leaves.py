@@ -22,6 +22,8 @@ NUMBERS: dict[type, np.dtype[Any]] = {kind: np.dtype(kind) for kind in (bool, in
 TEXT = np.dtypes.StringDType()  # as wide as each string: the type of a batch does not depend on the longest one
 CONVERT = '; convert them to one type'
 AS_THEY_ARE = 'use combine_to_tuples to keep such values as they are'
+BYTES: set[type] = {bytes, np.bytes_}  # an array would drop zeros at the end
+ARRAY_INTERFACES = ('__array__', '__array_interface__', '__array_struct__')
 
 
 def arrays_of(leaves: Leaves, kinds: set[type], path: Path) -> Array | list[Array]:
@@ -39,6 +41,10 @@ def arrays_of(leaves: Leaves, kinds: set[type], path: Path) -> Array | list[Arra
         if not all_equal(dtypes):
             raise difference_error(leaves, [_dtype_of_scalars(type(leaf)) for leaf in leaves], path, CONVERT)
         return _scalars(leaves, dtypes[0], path)
+    for kind in (bytes, *_tensor_types()):  # which are a list or a tensor, not an array, where all leaves are of them
+        are_of_it = [isinstance(leaf, kind) for leaf in leaves]
+        if not all_equal(are_of_it):
+            raise difference_error(leaves, are_of_it, path, CONVERT)
     arrays = [_array(leaf, number, path) for number, leaf in enumerate(leaves)]
     return _completed(leaves, arrays, path) if list in kinds else arrays
 
@@ -83,6 +89,11 @@ def difference_error(shown: Leaves, keys: Sequence[Any], path: Path, hint: str =
     return ValueError(f'{field_code(path)} is {one} in sample 0 of the batch and {other} in sample {number}{hint}')
 
 
+def _tensor_types() -> tuple[type, ...]:
+    torch = sys.modules.get('torch')
+    return () if torch is None else (torch.Tensor,)
+
+
 def _dtype_of_scalars(kind: type) -> np.dtype[Any] | None:
     for number, dtype in NUMBERS.items():
         if issubclass(kind, number):
@@ -119,14 +130,31 @@ def _array(leaf: Any, number: int, path: Path) -> Array:
         if not all_equal(dtypes):
             _fail(path, number, f'a list of {_names(dtypes)}', f'convert its elements to one type, or {AS_THEY_ARE}')
         return _array_of_list(leaf, first(dtypes, np.dtype(float)), number, path)
+    if isinstance(leaf, range):  # numpy takes an empty one for floats
+        return _array_of_list(leaf, NUMBERS[int], number, path)
     if (dtype := _dtype_of_scalars(type(leaf))) is not None:
         return _array_of_list(leaf, dtype, number, path)
     if hasattr(leaf, 'mask') and isinstance(leaf, np.ndarray):
         _fail(path, number, 'a masked array and would lose its mask', 'fill it, or use combine_to_tuples')
+    is_bytes = isinstance(leaf, bytes)  # a subclass of them
+    if is_bytes or not _has_dtype(leaf):
+        remedy = f'make it a list, or {AS_THEY_ARE}' if isinstance(leaf, Sequence) and not is_bytes else AS_THEY_ARE
+        _fail(path, number, brief(leaf) if leaf is None else structure(leaf), remedy)
     array = np.asarray(leaf)
     if array.dtype.hasobject and not isinstance(leaf, np.ndarray):
-        _fail(path, number, brief(leaf) if leaf is None else structure(leaf), AS_THEY_ARE)
+        _fail(path, number, structure(leaf), AS_THEY_ARE)
     return array
+
+
+def _has_dtype(leaf: Any) -> bool:
+    # Of anything else numpy makes an array of objects, or takes it for a sequence and chooses a type for the elements.
+    if any(hasattr(leaf, name) for name in ARRAY_INTERFACES):
+        return True
+    try:
+        memoryview(leaf)
+    except TypeError:
+        return False
+    return True
 
 
 def _array_of_list(leaf: Any, dtype: Any, number: int, path: Path) -> Array:

@@ -52,6 +52,7 @@ def ended(process):
         ('busy', 'exits at once', 7),
         ('stuck', 'is killed', -9),
         ('busy', 'is killed', -9),
+        ('hold_the_gil', 'is killed', -9),
     ],
 )
 def test_however_it_is_left_nothing_is_left(start, function, how, expected):

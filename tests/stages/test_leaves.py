@@ -1,5 +1,6 @@
 """Law 12, faithful: a batch holds the values that went in, or an error names the field, the sample and the remedy."""
 
+import collections
 import datetime
 import decimal
 import fractions
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -16,6 +17,10 @@ from pipekit import combine_batches, combine_pad, combine_to_arrays, combine_to_
 
 STACKING = [combine_to_arrays, combine_pad]
 BIG = 2**63 + 1
+
+
+class OwnBytes(bytes):
+    pass
 
 
 @pytest.mark.parametrize('combine', STACKING)
@@ -46,6 +51,12 @@ BIG = 2**63 + 1
         ([decimal.Decimal(1)], 'sample[0] is Decimal, in sample 0', 'combine_to_tuples'),
         ([fractions.Fraction(1, 3)], 'sample[0] is Fraction, in sample 0', 'combine_to_tuples'),
         ([datetime.datetime(2020, 1, 1)], 'sample[0] is datetime, in sample 0', 'combine_to_tuples'),
+        ([collections.deque([1, 2.5])], 'sample[0] is deque, in sample 0', 'make it a list'),
+        ([collections.UserList(['a', 'bc'])], 'sample[0] is UserList, in sample 0', 'make it a list'),
+        ([b'ab', np.array(b'ab')], 'sample[0] is bytes in sample 0 of the batch and |S2 in sample 1', 'one type'),
+        ([OwnBytes(b'a\0')], 'sample[0] is OwnBytes, in sample 0', 'combine_to_tuples'),
+        ([b'ab', 'ab'], 'sample[0] is bytes in sample 0 of the batch and str in sample 1', 'one type'),
+        ([range(BIG, BIG + 2)], 'too large for int64, in sample 0', 'np.uint64'),
         ([object()], 'sample[0] is object, in sample 0', 'combine_to_tuples'),
         ([[], []], 'sample[0] is an empty list, as in all samples', 'make it an array with a type'),
         ([np.ma.masked_array([1], [1])] * 2, 'sample[0] is a masked array and would lose its mask', 'fill it'),
@@ -76,6 +87,26 @@ def test_strings_are_as_wide_as_they_are(combine):
 @pytest.mark.parametrize('combine', STACKING)
 def test_bytes_stay_a_list(combine):
     assert combine([b'a\0', b'']) == [b'a\0', b'']
+    assert combine([np.bytes_(b'a'), b'bc']) == [b'a', b'bc']
+
+
+SCALARS = {bool: 'bool', int: 'i8', float: 'f8', complex: 'c16'}
+SCALARS |= {kind: kind for kind in (np.int8, np.uint64, np.float16, np.float32, np.longdouble, np.complex64, np.bool)}
+
+
+@pytest.mark.parametrize('combine', STACKING)
+@pytest.mark.parametrize('kind', SCALARS)
+def test_scalars_become_an_array_of_their_type(combine, kind):
+    for n in (1, 2):
+        batch = combine([kind(1)] * n)
+        assert (batch.dtype, batch.tolist()) == (np.dtype(SCALARS[kind]), [1] * n)
+
+
+@pytest.mark.parametrize('combine', STACKING)
+@pytest.mark.parametrize('n', [0, 3])
+def test_ranges_are_arrays_of_ints(combine, n):
+    batch = combine([range(n), range(n)])
+    assert (batch.dtype, batch.tolist()) == (np.int64, [list(range(n))] * 2)
 
 
 class Tensor(np.ndarray):
@@ -102,6 +133,13 @@ def test_tensors_that_differ_are_an_error(tensors):
         combine_to_arrays([*tensors, tensors[0].astype('f8')])
     with pytest.raises(ValueError, match='in sample 3'):
         combine_to_arrays([*tensors, tensors[0][:1]])
+
+
+@pytest.mark.parametrize('combine', STACKING)
+@pytest.mark.parametrize('order', [1, -1])
+def test_tensors_among_arrays_are_an_error(combine, order, tensors):
+    with pytest.raises(ValueError, match='convert them to one type'):
+        combine([tensors[0], np.zeros(2, 'f4')][::order])
 
 
 def test_tensors_are_not_padded(tensors):
@@ -185,6 +223,7 @@ def holds(made, value):
 
 @pytest.mark.parametrize('combine', STACKING)
 @given(data=st.data())
+@settings(deadline=None)
 def test_a_batch_holds_the_values_in_a_type_that_does_not_depend_on_the_others(combine, data):
     one = data.draw(leaves)
     like = st.one_of(leaves, st.just(one), st.from_type(type(one)) if type(one) in (int, float, str, bool) else leaves)

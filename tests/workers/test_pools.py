@@ -120,6 +120,15 @@ def test_no_more_than_ahead_are_in_flight(pools):
     assert next(read) == 14
 
 
+def test_no_more_than_two_for_each_core_are_in_flight_in_a_borrowed_executor(pools, monkeypatch):
+    monkeypatch.setattr('pipekit.workers.pools.os.cpu_count', lambda: 3)
+    read = count()
+    with ThreadPoolExecutor(2) as executor:
+        values = pipeline(lambda: iter(read), apply(abs, workers=executor))
+        list(islice(values.open(START, Context(run=Run(pools))), 10))
+    assert next(read) <= 10 + 2 * 3 + 2
+
+
 def test_values_before_an_error_are_delivered(pools):
     error = OSError('broken')
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from pipekit import RemoteError, apply, pipeline, prefetch, processes, repeat, shuffle
+from pipekit import RemoteError, apply, pipeline, prefetch, processes, repeat, shuffle, threads
 from pipekit.describing.descriptions import same
 from pipekit.describing.display import code
 from pipekit.streams.context import Context, Run
@@ -496,3 +496,11 @@ def test_a_call_that_holds_the_gil_in_a_process_does_not_hold_up_closing(tmp_pat
             time.sleep(0.01)
         begin = time.monotonic()
     assert time.monotonic() - begin < TIMEOUT_SECONDS / 4
+
+
+@pytest.mark.parametrize(('workers', 'sees_it'), [(None, True), (threads(2), True), (TWO, False)])
+def test_a_function_in_a_process_gets_a_copy_of_its_argument(workers, sees_it):
+    samples = [[0], [1], [2]]
+    with pipeline(samples, apply(lambda numbers: numbers.append(9), workers=workers), prefetch()) as batches:
+        assert list(batches) == [None] * 3
+    assert any(9 in numbers for numbers in samples) is sees_it

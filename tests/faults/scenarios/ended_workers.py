@@ -1,5 +1,6 @@
 """Worker processes that are ended in the middle of their work: by close, by exit, by a signal."""
 
+import ctypes
 import os
 import sys
 import threading
@@ -24,7 +25,14 @@ def slow(value):
     return value
 
 
-FUNCTIONS = {'stuck': stuck, 'busy': busy, 'slow': slow, 'float': float}
+def hold_the_gil(value):
+    if value == 2:
+        os.write(1, b'stuck\n')
+        ctypes.PyDLL(None).sleep(3)
+    return value
+
+
+FUNCTIONS = {'stuck': stuck, 'busy': busy, 'slow': slow, 'hold_the_gil': hold_the_gil, 'float': float}
 
 
 def it_is_closed_while_a_function_is_stuck():
