@@ -9,14 +9,34 @@ from ..describing.tracebacks import hide_own_frames, notes_of, set_notes
 from ..errors import PipekitError
 from .cursors import Cursor
 
-LONGEST_LABEL = 240  # characters; a mix may have a thousand sources
+LONGEST_LABEL, LONGEST_CURSOR = 240, 1000  # characters; a mix may have a thousand sources
 STRAY_STOP = 'a function raised StopIteration, which would end the data silently'
 
 
 class Note(str):
-    """A note that pipekit has added to an error, as opposed to a user's own notes."""
+    """A note that pipekit has added to an error, as opposed to a user's own notes.
 
-    __slots__ = ()
+    ``cursor`` is the one before the sample. Where it is too long for the text, that names this attribute instead.
+    """
+
+    __slots__ = ('cursor',)
+    cursor: Cursor
+
+    def __new__(cls, where: str, name: str, cursor: Cursor, others: str = '') -> Note:
+        text = str(cursor)
+        argument = text if len(text) <= LONGEST_CURSOR else 'error.__notes__[-1].cursor'
+        note = super().__new__(cls, f'{where}\nto run it again: {name}.replay({argument}{others})')
+        note.cursor = cursor
+        return note
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _note, (str(self), self.cursor)
+
+
+def _note(text: str, cursor: Cursor) -> Note:
+    note = str.__new__(Note, text)
+    note.cursor = cursor
+    return note
 
 
 class StageLocation(NamedTuple):
@@ -76,8 +96,8 @@ class StageLocation(NamedTuple):
         """
         stage = '' if self.shares_cursors and not self.key and not is_handled else f', stage={self.number}'
         key = f', key={self.key}' if self.key else ''
-        again = f'to run it again: pipeline.replay({before}{stage}{key})'
-        return Note(f'in {self.label}, on {self.noun} {brief(value)} (cursor {brief(cursor)})\n{again}')
+        where = f'in {self.label}, on {self.noun} {brief(value)} (cursor {brief(cursor)})'
+        return Note(where, 'pipeline', before, f'{stage}{key}')
 
     def _code(self) -> str:
         if isinstance(self.part, str):
@@ -113,5 +133,5 @@ def annotate(error: BaseException, name: str, cursor: Cursor) -> None:
     """Prepare an error for the user: add a note if it has none, and hide pipekit's frames in its traceback."""
     is_noted = any(isinstance(note, Note) for note in notes_of(error))
     if isinstance(error, Exception) and not isinstance(error, PipekitError) and not is_noted:
-        add_note(error, Note(f'after the cursor {cursor}\nto run it again: {name}.replay({cursor})'))
+        add_note(error, Note(f'after the cursor {brief(cursor)}', name, cursor))
     hide_own_frames(error)

@@ -1,5 +1,6 @@
 """Errors say where they were raised, and the line in their note runs that sample again."""
 
+import pickle
 import subprocess
 import sys
 import traceback
@@ -347,18 +348,43 @@ def test_in_a_process_too_as_far_as_it_can_be_pickled(kind):
     assert kind.__name__ in repr(caught.value)
 
 
+@pytest.mark.parametrize('workers', [None, threads(1), processes(1)], ids=repr)
+def test_a_long_cursor_is_an_attribute_of_the_note(workers):
+    def fails(value):
+        if value == tenth:
+            raise Broken(value)
+        return value
+
+    mixed = mix(*(pipeline([number], repeat()) for number in range(1000)), seed=0)
+    *_, tenth = pipeline(mixed, take(10))
+    whole = pipeline(mixed, apply(fails, workers=workers), combine_batches(3))
+    with pytest.raises(Broken) as caught, pipeline(whole, prefetch()) as batches:
+        list(batches)
+    assert len(note_of(caught.value)) < 400
+    with pytest.raises(Broken):
+        whole.replay(caught.value.__notes__[-1].cursor)
+
+
 def test_the_note_is_short_where_a_mix_has_a_thousand_sources():
     def fails(value, **options):
-        raise Broken
+        if value == tenth:
+            raise Broken
+        return True
 
-    mixed = mix(*(pipeline(range(number + 1), repeat()) for number in range(1000)), seed=0)
+    mixed = mix(*(pipeline([number], repeat()) for number in range(1000)), seed=0)
+    *_, tenth = pipeline(mixed, take(10))
     many = partial(fails, **{f'option_{number}': number for number in range(1000)})
-    for stages in ([apply(fails)], [apply(many)], [take(5), repeat(), keep(fails)]):
+    for stages in ([apply(fails)], [apply(many)], [take(15), repeat(), keep(fails)]):
         with pytest.raises(Broken) as caught:
             list(pipeline(mixed, *stages))
         where, again = note_of(caught.value).splitlines()
         assert len(where) < 600
-        assert again.startswith('to run it again: pipeline.replay(')
+        assert len(again) < 100
+        pipeline_that_fails, error = pipeline(mixed, *stages), caught.value
+        with pytest.raises(Broken):
+            eval(again.removeprefix('to run it again: '), {'pipeline': pipeline_that_fails, 'error': error})
+        copied = pickle.loads(pickle.dumps(note_of(error)))
+        assert (copied, copied.cursor) == (note_of(error), note_of(error).cursor)
     label = StageLocation(mixed, 1, 2).label
     assert len(label) < 300
     assert label.endswith('..., the 1st of 2 stages')
