@@ -281,7 +281,7 @@ class Delivery(Generic[Out_co]):
             raise
         # A signal handler has opened or closed the batches, or loaded a state, without knowing of this thread.
         thread.stop()
-        thread.join(CLOSE_TIMEOUT_SECONDS)
+        self._join([thread])
 
     def _stop_threads(self) -> list[PrefetchThread]:
         # Not one alone: an error ends a thread, and an interrupt may come between a start and the assignment.
