@@ -98,7 +98,9 @@ class InterruptBefore:
         sys._getframe().f_trace_opcodes = True  # before the tracing begins: 3.12 looks at that only then
         sys.settrace(self._trace)
         try:
-            return function()
+            # A generator has a note of its own of the error that is being handled: the interpreter does not
+            # always tidy it up after an error from a trace function, and later errors would have that context.
+            return next(function() for _ in 'x')
         finally:
             sys.settrace(None)
 

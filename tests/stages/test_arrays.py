@@ -156,7 +156,6 @@ class Labelled:
         (np.zeros((2, 2)).view(Matrix), 'np.asarray(array)'),
         (np.zeros((3, 2)).view(np.matrix), 'np.asarray(array)'),
         (np.array([(1,)], [('x', int)]).view(np.recarray), 'np.asarray(array)'),
-        (np.char.array(['a', 'b']), 'np.asarray(array)'),
         ([1, 2, 3], 'np.array(column)'),
         ((1, 2, 3), 'np.array(column)'),
         ({'a': 1}, 'a shape and []'),
