@@ -18,13 +18,13 @@ from .errors import (
     TooManyFailures,
     WorkerCrashed,
 )
+from .plans.pipeline import Pipeline, Stage
 from .stages.arrays import arrays
 from .stages.batching import combine_batches
 from .stages.combiners import combine_pad, combine_to_arrays, combine_to_tuples
 from .stages.functions import apply_at, multiply, random_apply, sample_args, unpack_args, zip_apply
 from .stages.mapping import apply, flatten, keep, unpack
 from .stages.ordering import expiration_pool, repeat, shard, shuffle, take
-from .stages.pipeline import Pipeline, Stage
 from .stages.sources import load_by_random_id, mix, sample
 from .streams.failures import Failure
 from .streams.on_error import replace, retry, skip
@@ -86,7 +86,7 @@ __all__ = [
     'zip_apply',
 ]
 
-_WINGS = ['batches', 'describing', 'memory', 'reports', 'stages', 'streams', 'workers']
+_WINGS = ['batches', 'describing', 'memory', 'plans', 'reports', 'stages', 'streams', 'workers']
 
 
 def __getattr__(name: str) -> Any:

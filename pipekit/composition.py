@@ -11,8 +11,8 @@ from .batches.batch_iterator import BatchIterator
 from .batches.prefetch import Prefetch
 from .describing.descriptions import FactoryCall, is_described
 from .describing.display import code, is_partial
+from .plans.pipeline import IterableStage, Pipeline, Stage, join_stages
 from .stages.functions import SampleFunction
-from .stages.pipeline import IterableStage, Pipeline, Stage, join_stages
 from .streams.iterables import needs_no_arguments, source_of
 from .streams.stream import Stream
 

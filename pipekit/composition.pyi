@@ -5,7 +5,7 @@ from typing_extensions import TypeVar
 
 from .batches.batch_iterator import BatchIterator
 from .batches.prefetch import Prefetch
-from .stages.pipeline import Pipeline, Stage
+from .plans.pipeline import Pipeline, Stage
 
 A = TypeVar('A', default=Any)
 B = TypeVar('B', default=Any)

@@ -20,8 +20,8 @@ from .composition import pipeline
 from .describing.arguments import natural_number, optional, positive_int
 from .describing.descriptions import FactoryCall, same
 from .describing.display import code
+from .plans.pipeline import Pipeline
 from .stages.ordering import take
-from .stages.pipeline import Pipeline
 from .streams.context import Context, Run
 from .streams.cursors import START, Cursor, Pairs, cursor_of
 from .streams.iterables import source_of

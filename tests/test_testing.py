@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipekit import apply, combine_batches, pipeline, sample
-from pipekit.stages.pipeline import Stage
+from pipekit.plans.pipeline import Stage
 from pipekit.testing import check_stage
 
 

@@ -1,3 +1,3 @@
-"""Sources, stages and sample functions, and how a pipeline of them is planned and run.
-Threads and epochs do not belong here.
+"""The vocabulary: sources, stages, sample functions and combiners, each made of operations.
+How operations are planned and run does not belong here, and neither do threads and epochs.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from ..describing.descriptions import Description, described
 from ..describing.display import code
 from ..memory.blocks import is_worth_pooling, pooled_empty
+from .combiners import combine_to_arrays
 from .leaves import are_tensors
 
 NUMERIC = set('biufc')
@@ -23,7 +24,7 @@ class Arrays(Description, Generic[T_co]):
     def __init__(self, columns: dict[str, Any] | tuple[Any, ...]):
         self._columns = columns
         self._arrays = list(columns.values()) if isinstance(columns, dict) else list(columns)
-        self.is_numeric = all(map(_is_numeric, self._arrays))
+        self._is_numeric = all(map(_is_numeric, self._arrays))
 
     def __len__(self) -> int:
         return int(self._arrays[0].shape[0])
@@ -45,12 +46,15 @@ class Arrays(Description, Generic[T_co]):
     def __iter__(self) -> Iterator[T_co]:
         return map(self.__getitem__, range(len(self)))
 
-    def gather(self, indices: list[int]) -> Any:
-        """The batch of the samples at some indices, with one copy per column.
+    def gathers_for(self, combine: Callable[..., Any]) -> bool:
+        """Whether ``gather`` makes the batches that a combiner would.
 
-        If ``is_numeric``, it equals ``combine_to_arrays`` of the samples. A batch of strings would not: there, they
-        are as wide as the widest in the batch.
+        Those of strings it would not: there, they are as wide as the widest in the batch.
         """
+        return self._is_numeric and combine is combine_to_arrays
+
+    def gather(self, indices: list[int]) -> Any:
+        """The batch of the samples at some indices, with one copy per column."""
         where = np.array(indices, np.intp)
         return self._like([_take(column, where) for column in self._arrays])
 

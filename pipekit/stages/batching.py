@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
 from ..describing.arguments import boolean, function, positive_int
 from ..describing.descriptions import described
 from ..describing.display import code
+from ..plans.operations import Chunk, Custom, Map, Operation
+from ..plans.pipeline import Stage
 from ..streams.activities import Activity, activity_from
 from ..streams.context import Context, Upstream
 from ..streams.cursors import Cursor, In, Out, Pairs, T
@@ -15,8 +17,6 @@ from ..streams.error_notes import UNKNOWN, raise_with_note
 from ..workers.kinds import Workers, checked_workers
 from .combiners import combine_to_arrays
 from .functions import takes_rng
-from .operations import Chunk, Custom, Map, Operation
-from .pipeline import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,6 +12,8 @@ from ..describing.arguments import function, seed_or_fresh
 from ..describing.descriptions import described
 from ..describing.display import code, structure
 from ..describing.structures import SEQUENCES
+from ..plans.operations import Custom, Map
+from ..plans.pipeline import SameType, Stage
 from ..streams.activities import Activity, activity_from
 from ..streams.context import Context, Upstream
 from ..streams.cursors import Cursor, In, Out, Pair, Pairs, T, drop_first, split_cursor
@@ -20,8 +22,6 @@ from ..streams.metering import OFF
 from ..streams.on_error import OnErrors, checked_on_error
 from ..workers.kinds import Workers, checked_workers
 from .functions import Unpacking, may_take_rng, takes_rng
-from .operations import Custom, Map
-from .pipeline import SameType, Stage
 
 if TYPE_CHECKING:
     import numpy as np

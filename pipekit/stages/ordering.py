@@ -11,12 +11,12 @@ from more_itertools import chunked
 
 from ..describing.arguments import boolean, natural_number, optional, positive_int, seed_or_fresh
 from ..describing.descriptions import described
+from ..plans.operations import Custom
+from ..plans.pipeline import SameType
 from ..streams.context import Context, Upstream
 from ..streams.cursors import START, Cursor, Pair, Pairs, checked_index, enumerate_from, split_cursor, with_prefix
 from ..streams.randomness import Generators, random_order
 from ..streams.stream import passes
-from .operations import Custom
-from .pipeline import SameType
 
 
 @described

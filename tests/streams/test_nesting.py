@@ -3,8 +3,8 @@
 import pytest
 
 from pipekit import apply, combine_batches, keep, mix, pipeline, prefetch, shuffle, skip, take
-from pipekit.stages.operations import Custom
-from pipekit.stages.pipeline import Stage
+from pipekit.plans.operations import Custom
+from pipekit.plans.pipeline import Stage
 from pipekit.streams.nesting import streams_within
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from pipekit import apply, combine_batches, keep, pipeline, processes, shuffle, skip, take, threads
 from pipekit.describing.display import code
-from pipekit.stages.fusion import BatchStep, GatherStep, MapStep, SingleStep, plan
-from pipekit.stages.operations import Chunk, Custom, Map
+from pipekit.plans.fusion import BatchStep, GatherStep, MapStep, SingleStep, plan
+from pipekit.plans.operations import Chunk, Custom, Map
 
 TWO, THREE = processes(2), processes(3)
 BATCHES = combine_batches(2, list)

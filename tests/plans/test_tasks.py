@@ -2,8 +2,8 @@ import pickle
 
 import pytest
 
-from pipekit.stages.operations import PendingBatch
-from pipekit.stages.tasks import BatchTask, Task
+from pipekit.plans.operations import PendingBatch
+from pipekit.plans.tasks import BatchTask, Task
 from pipekit.streams.calls import Call
 
 SUM_OF_ABS = BatchTask(Task([Call(abs)], key=()), Task([Call(sum)], key=()))

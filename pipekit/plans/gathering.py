@@ -16,8 +16,6 @@ from ..streams.cursors import Cursor, Pair, Pairs
 from ..streams.error_notes import StageLocation, raise_with_note
 from ..streams.index_stream import Gather
 from ..streams.metering import OFF
-from .arrays import Arrays
-from .combiners import combine_to_arrays
 from .operations import Chunk
 
 NOT_GATHERED = object()
@@ -34,16 +32,16 @@ class IndexChunk(NamedTuple):
 
 def gather_function(sequence: Any, combine: Callable[..., Any]) -> Gather | None:
     """A function that makes a batch of the elements at a list of indices, faster than one by one; ``None`` if none."""
-    if isinstance(sequence, Arrays):
-        return partial(_gather_columns, sequence) if sequence.is_numeric and combine is combine_to_arrays else None
+    if callable(getattr(type(sequence), 'gathers_for', None)):  # our own arrays
+        return partial(_gather, sequence) if sequence.gathers_for(combine) else None
     if callable(getattr(sequence, '__getitems__', None)):  # a data set for torch's DataLoader
         return lambda indices: combine(_get_items(sequence, indices))
     return None
 
 
-def _gather_columns(columns: Arrays[Any], indices: list[int]) -> Any:
+def _gather(sequence: Any, indices: list[int]) -> Any:
     with suppress(Exception):  # the error is raised again by the same batch made without gathering
-        return columns.gather(indices)
+        return sequence.gather(indices)
     return NOT_GATHERED
 
 

@@ -4,7 +4,7 @@ import weakref
 import pytest
 
 from pipekit import apply, pipeline, shuffle
-from pipekit.stages.operations import Chunk, Custom, Map, PendingBatch, place_operations
+from pipekit.plans.operations import Chunk, Custom, Map, PendingBatch, place_operations
 from pipekit.streams.error_notes import UNKNOWN
 from pipekit.streams.iterables import source_of
 
