@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from logging.handlers import QueueHandler
@@ -14,6 +16,7 @@ from .pickling import is_picklable
 
 Levels: TypeAlias = tuple[int, dict[str, int]]  # the one that is disabled, and those of loggers
 PLAIN = bool, int, float, str, type(None)
+YIELD_SECONDS = 1e-4
 
 
 class ForwardingHandler(QueueHandler):
@@ -48,6 +51,10 @@ class ForwardingHandler(QueueHandler):
                 others[name] = value if is_picklable(value) else code(value)
         with suppress(OSError):  # the parent has closed the connection
             self._send(plain, others)
+        if threading.current_thread() is not threading.main_thread():
+            # A thread that writes without end lets go of the interpreter's lock again and again, but too shortly for
+            # the main thread to get it while the machine is busy.
+            time.sleep(YIELD_SECONDS)
 
     def install(self, levels: Levels) -> None:
         """Take over levels, and handle all records for which no other handler is set up."""
