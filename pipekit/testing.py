@@ -16,11 +16,14 @@ from contextlib import contextmanager, suppress
 from itertools import count, islice, pairwise
 from typing import Any, TypeAlias
 
+from more_itertools import chunked, flatten
+
 from .composition import pipeline
 from .describing.arguments import natural_number, optional, positive_int
 from .describing.descriptions import FactoryCall, same
 from .describing.display import code
 from .plans.pipeline import Pipeline
+from .stages.batching import combine_batches
 from .stages.ordering import take
 from .streams.context import Context, Run
 from .streams.cursors import START, Cursor, Pairs, cursor_of
@@ -30,6 +33,7 @@ from .workers.kinds import Processes, Threads
 from .workers.pools import WorkerPools
 
 LEAK_CHECKS, SECONDS_BETWEEN_CHECKS = 10, 0.05
+GLOBAL_BATCH_SIZE, WORLD_SIZES = 6, (1, 2, 3, 4)
 INLINE = Context()
 ONE_BY_ONE = Context(run=Run(fuses=False))
 
@@ -48,7 +52,8 @@ def check_stage(
 
     The stage must be re-iterable (1), resumable at every cursor after a round trip through JSON (2), indifferent to
     workers (3), lazy (4), associative (5), transparent to errors (6) and clean (7). It must not hold values that its
-    consumer has dropped (9), and must yield the same whether or not it runs together with its neighbours (10).
+    consumer has dropped (9), must yield the same whether or not it runs together with its neighbours (10), and be
+    indifferent to ranks that share batches of its values (11), unless it skips samples or shares batches itself.
 
     Parameters
     ----------
@@ -105,6 +110,7 @@ def check_stage(
         if callable(source):
             _check_not_held(whole, limit, name)
         _check_fusion(whole, pairs, limit, name)
+        _check_ranks(whole, pairs, limit, name)
         del whole, pairs  # the values may hold resources
 
 
@@ -228,6 +234,27 @@ def _check_not_held(whole: Stream[Any], limit: int, name: str) -> None:
 def _check_fusion(whole: Stream[Any], pairs: list[Any], limit: int, name: str) -> None:
     apart = _pairs(whole, limit, context=ONE_BY_ONE)
     _compare(pairs, apart, 10, f'fusion is invisible: {name}', 'when its parts are run one by one')
+
+
+def _check_ranks(whole: Stream[Any], pairs: list[Any], limit: int, name: str) -> None:
+    batches = [batch for batch in chunked(pairs, GLOBAL_BATCH_SIZE) if len(batch) == GLOBAL_BATCH_SIZE]
+    expected = [([value for value, _ in batch], batch[-1][1]) for batch in batches]
+    for n in WORLD_SIZES:
+        try:
+            parts = [
+                pipeline(whole, combine_batches(GLOBAL_BATCH_SIZE, list, rank=rank, world_size=n, uneven=True))
+                for rank in range(n)
+            ]
+        except ValueError:  # it skips samples, or shares batches itself
+            return
+        shares = [_pairs(part, len(batches)) for part in parts]
+        where = f'joined from {n} ranks'
+        steps = list(zip(*shares, strict=True))
+        joined = [(list(flatten(share for share, _ in step)), step[0][1]) for step in steps]
+        _compare(expected, joined, 11, f'indifferent to ranks: batches of {name}', where)
+        for of_rank in shares:
+            cursors = [cursor for _, cursor in of_rank]
+            _compare([cursor for _, cursor in expected], cursors, 11, f'indifferent to ranks: cursors of {name}', where)
 
 
 def _until_error(stream: Stream[Any], limit: int) -> tuple[list[Any], Exception | None]:

@@ -31,7 +31,7 @@ HOUSE = """
                     leaves
     plans           pipeline
                     running
-                    fusion  gathering  tasks
+                    fusion  gathering  tasks  shares
                     operations
     reports         measurements
                     report  show

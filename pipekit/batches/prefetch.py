@@ -38,6 +38,8 @@ class Prefetch(Description):
         dropping = [stage for stage in stages if stage._call.kwargs.get('drop_last')]
         if dropping:
             return f'{code(dropping[0])} drops the samples of a pass, which are too few for it; pass drop_last=False'
+        if pipeline.share is not None:
+            return 'a pass over it has fewer samples than there are ranks'
         return 'a pass over it yields none'
 
 

@@ -14,11 +14,11 @@ from typing import Any, Protocol, TypeAlias
 from warnings import warn
 
 from ..describing.tracebacks import own_depth
-from ..streams.context import Context
+from ..streams.context import Context, passes
 from ..streams.cursors import START, Cursor, split_cursor
 from ..streams.metering import Meter
 from ..streams.nesting import open_stream
-from ..streams.stream import Stream, passes
+from ..streams.stream import Stream
 from ..workers.pools import WorkerPools
 from ..workers.resources import close_opened
 

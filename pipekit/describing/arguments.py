@@ -187,3 +187,12 @@ def _takes(parameters: Mapping[str, inspect.Parameter], keywords: set[str], arit
 
 def _wrong(error: type[E], name: str, value: object, expected: str) -> E:
     return error(f'{name} must be {expected}, got {code(value)}')
+
+
+def checked_rank(rank: Any, world_size: Any) -> tuple[int, int]:
+    """The number of a rank, and how many ranks there are."""
+    world_size = positive_int('world_size', world_size)
+    rank = natural_number('rank', rank)
+    if rank >= world_size:
+        raise ValueError(f'rank must be less than world_size, got rank {rank} of {world_size}')
+    return rank, world_size

@@ -35,6 +35,9 @@ class Description:
 
     _call: FactoryCall
     seed: int | None = None
+    # A state may be loaded with other workers, which change no value, and with another on_error, which is how one gets
+    # past a bad sample.
+    unsaved: tuple[str, ...] = ('workers', 'on_error')  # arguments that a saved state does not name
 
     def __repr__(self) -> str:
         return repr(self._call)
@@ -58,10 +61,8 @@ class Description:
 
     def fingerprint(self) -> list[str]:
         """The lines by which a saved state recognises this part of a pipeline."""
-        # A state may be loaded with other workers, which change no value, and with another on_error, which is how one
-        # gets past a bad sample.
         entropy = f'{ENTROPY}{int(self.seed):x}' if isinstance(self.seed, UnseededEntropy) else ''
-        return [self._code_without('workers', 'on_error') + entropy]
+        return [self._code_without(*self.unsaved) + entropy]
 
     def _code_without(self, *names: str) -> str:
         given = self._call.kwargs.keys() & names

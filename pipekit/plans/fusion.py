@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple, TypeAlias
 
-from more_itertools import ilen
+from more_itertools import flatten, ilen
 
 from ..streams.index_stream import Gather
 from ..workers.kinds import Processes, Workers
@@ -49,7 +49,26 @@ class GatherStep(NamedTuple):
     fallback: Plan
 
 
-Step: TypeAlias = SingleStep | MapStep | BatchStep | GatherStep
+class ElementStep(NamedTuple):
+    """Operations that only reorder, run on the indices of the elements of a sequence, which are then looked up."""
+
+    reordering: Operations
+
+
+class ShareStep(NamedTuple):
+    """Maps of samples and a chunk, run on the share of one rank. ``batch_step`` is the last of them, if there is one.
+
+    If ``reordering`` is not ``None``, the samples are elements of a sequence, and only those of the share are looked
+    up: everything before the maps works on their indices.
+    """
+
+    reordering: Operations | None
+    map_steps: Sequence[MapStep]
+    chunk: PlacedOperation
+    batch_step: BatchStep | None
+
+
+Step: TypeAlias = SingleStep | MapStep | BatchStep | GatherStep | ElementStep | ShareStep
 Plan: TypeAlias = list[Step]
 
 
@@ -65,18 +84,58 @@ def plan(
     has_workers
         Whether there are workers to run maps in.
     gather_for
-        If the values are elements of a sequence: the function that gathers a combiner's batches, if there is one.
+        If the values are elements of a sequence: finds the function that gathers a combiner's batches, if there is one.
     """
     if not fuses:
         return [MapStep([each]) if isinstance(each.operation, Map) else SingleStep(each) for each in operations]
     steps: Plan = []
-    if gather_for is not None and (gathering := _gather_step(operations, gather_for, has_workers)) is not None:
-        steps.append(gathering)
-        operations = operations[len(gathering.reordering) + 2 :]
+    if gather_for is not None:
+        steps, operations = _index_steps(operations, gather_for, has_workers)
     while operations:
-        step, operations = _next_step(operations, has_workers)
+        step, operations = _share_step(operations, has_workers) or _next_step(operations, has_workers)
         steps.append(step)
     return steps
+
+
+def map_groups(step: Step) -> list[Operations]:
+    """The maps that a step runs, in groups that run in the workers of their first."""
+    match step:
+        case MapStep(maps):
+            return [maps]
+        case BatchStep(sample_maps, _, batch_maps):
+            return [[*sample_maps, *batch_maps]]
+        case ShareStep(_, map_steps, _, batch_step):
+            return [*flatten(map(map_groups, map_steps)), *(map_groups(batch_step) if batch_step else [])]
+    return []
+
+
+def _index_steps(operations: Operations, gather_for: GatherFor, has_workers: bool) -> tuple[Plan, Operations]:
+    gathering = _gather_step(operations, gather_for, has_workers)
+    if gathering is not None:
+        return [gathering], operations[len(gathering.reordering) + 2 :]
+    # Not what reorders by replay: its samples are costly to load, and it yields them repeatedly.
+    reordering = list(takewhile(lambda each: _reorders(each) and not each.operation.replays, operations))
+    rest = operations[len(reordering) :]
+    if (sharing := _share_step(rest, has_workers, reordering)) is not None:
+        return [sharing[0]], sharing[1]
+    return [ElementStep(reordering)] if reordering else [], rest
+
+
+def _share_step(
+    operations: Operations, has_workers: bool, reordering: Operations | None = None
+) -> tuple[ShareStep, Operations] | None:
+    n_maps = ilen(takewhile(lambda each: isinstance(each.operation, Map), operations))
+    if n_maps == len(operations) or operations[n_maps].operation.share is None:
+        return None
+    chunk = operations[n_maps]
+    map_steps: list[MapStep] = []
+    while operations[0] is not chunk:
+        step, operations = _next_step(operations, has_workers)
+        if isinstance(step, BatchStep):
+            return ShareStep(reordering, map_steps, chunk, step), operations
+        assert isinstance(step, MapStep)
+        map_steps.append(step)
+    return ShareStep(reordering, map_steps, chunk, None), operations[1:]
 
 
 def _gather_step(operations: Operations, gather_for: GatherFor, has_workers: bool) -> GatherStep | None:

@@ -14,9 +14,9 @@ from ..streams.activities import Activity, activity_from
 from ..streams.context import Context, Upstream
 from ..streams.cursors import Cursor, Pair, Pairs
 from ..streams.error_notes import StageLocation, raise_with_note
-from ..streams.index_stream import Gather
+from ..streams.index_stream import Gather, NumberedIndices
 from ..streams.metering import OFF
-from .operations import Chunk
+from .operations import Chunk, PendingBatch
 
 NOT_GATHERED = object()
 
@@ -54,18 +54,18 @@ def _get_items(sequence: Any, indices: list[int]) -> Any:
     return samples
 
 
-def index_chunks(chunk: Chunk, pairs: Pairs[int], start: Cursor) -> Iterator[IndexChunk]:
-    """Indices in chunks, from pairs of an index and a cursor."""
-    for pending in chunk.pending(pairs, start):
-        indices = [index for index, _ in pending.pairs]
-        yield IndexChunk(indices, pending.before, pending.pairs[-1][1], pending.makes_batch)
+def index_chunks(pending: Iterator[PendingBatch]) -> Iterator[IndexChunk]:
+    """Batches of indices, from those of pairs of an index and a cursor."""
+    for each in pending:
+        yield IndexChunk([index for index, _ in each.pairs], *each.cursors, each.makes_batch)
 
 
-def counted_index_chunks(chunk: Chunk, indices: Iterator[int], after: Any) -> Iterator[IndexChunk]:
-    """Indices in chunks, where the cursors count them."""
-    while some := list(islice(indices, chunk.size)):
+def numbered_index_chunks(chunk: Chunk, indices: NumberedIndices, after: Any) -> Iterator[IndexChunk]:
+    """Batches of indices, where the cursors count them."""
+    rest = indices.after(after)
+    while some := list(islice(rest, chunk.size)):
         before, after = after, after + len(some)
-        yield IndexChunk(some, before, after, len(some) == chunk.size or not chunk.drop_last)
+        yield IndexChunk(some, before, after, chunk.makes_batch(len(some)))
 
 
 def gather_batches(

@@ -15,15 +15,16 @@ from ..describing.descriptions import Description, FactoryCall
 from ..describing.display import call_code, code
 from ..errors import NotResumable
 from ..streams.context import ALONE, Context, Upstream
-from ..streams.cursors import START, Cursor, In_contra, Out_co, Pair, Pairs, T, checked_index, enumerate_from
+from ..streams.cursors import START, Cursor, In_contra, Out_co, Pairs, T, checked_index, enumerate_from
 from ..streams.error_notes import StageLocation
 from ..streams.index_stream import IndexStream
 from ..streams.iterables import single_use_message, source_of
 from ..streams.stream import Stream
 from ..workers.kinds import Workers
-from .fusion import BatchStep, MapStep, plan
+from .fusion import map_groups, plan
 from .operations import Custom, Map, OpenStage, Operation, PlacedOperation, place_operations
 from .running import open_index_pipeline, open_pipeline
+from .shares import check_shares, computed_on_every_rank, share_of
 
 
 class Stage(Description, Generic[In_contra, Out_co]):
@@ -183,6 +184,9 @@ class Pipeline(Stream[Out_co]):
         for stage in self._stages:
             if not source.reopens and any(each.reopens_upstream for each in stage.operations):
                 raise NotResumable(f'{stage!r} opens its source again, which {single_use_message(code(source))}')
+        self.share = share_of(source, operations)
+        if self.share is not None:
+            check_shares(source, self._stages)
 
     @property
     def source(self) -> Stream[Any]:
@@ -198,7 +202,7 @@ class Pipeline(Stream[Out_co]):
     @cached_property
     def indices(self) -> IndexStream | None:  # type: ignore[override]
         indices = self._source.indices
-        reorders = all(isinstance(each, Custom) and each.reorders for each, _, _ in self._operations)
+        reorders = all(isinstance(each.operation, Custom) and each.operation.reorders for each in self._operations)
         if indices is None or not reorders:
             return None
         return IndexStream(indices.sequence, partial(open_index_pipeline, indices, self._operations))
@@ -212,23 +216,25 @@ class Pipeline(Stream[Out_co]):
             operations += [
                 (each, place._replace(noun=noun)) for each, noun in zip(stage.operations, nouns, strict=True)
             ]
-        return place_operations(operations, self._source.seeds)
+        return place_operations(operations, self._source.seeds, self._source.share)
 
     @property
     def maps_in_workers(self) -> Iterator[tuple[PlacedOperation, Workers]]:  # type: ignore[override]
         """The maps that run in workers under ``prefetch``, with these; not those of the branches."""
-        for step in plan(self._operations, has_workers=True):
-            if isinstance(step, MapStep | BatchStep):
-                maps = step.maps if isinstance(step, MapStep) else (*step.sample_maps, *step.batch_maps)
-                workers = maps[0].operation.workers
-                yield from ((each, workers) for each in maps if workers is not None)
+        for maps in flatten(map(map_groups, plan(self._operations, has_workers=True))):
+            workers = maps[0].operation.workers
+            yield from ((each, workers) for each in maps if workers is not None)
 
     def _place(self, number: int) -> StageLocation:
         parts = [self._source, *self._stages]
         shares_cursors = all(each.keeps_cursors for stage in self._stages[number - 1 :] for each in stage.operations)
         return StageLocation(parts[number - 1], number, len(parts), shares_cursors=shares_cursors)
 
-    def _open_observed(self, observe: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
+    @property
+    def on_every_rank(self) -> list[Any]:  # type: ignore[override]
+        return [] if self._source.share is not None else computed_on_every_rank(self._source, self._stages)
+
+    def _open_observed(self, observe: Callable[[int, Any], Any]) -> Pairs[Any]:
         observed = [_observing_stage(partial(observe, 0))]
         for number, stage in enumerate(self._stages, 1):
             # A stage that keeps the structure is left out: a shuffle would load its whole window for one value.
@@ -271,5 +277,5 @@ def _without_on_error(each: PlacedOperation) -> PlacedOperation:
     return each._replace(operation=replace(operation, on_error=())) if isinstance(operation, Map) else each
 
 
-def _observing_stage(observe: Callable[[Pair[Any]], Pair[Any]]) -> Stage[Any, Any]:
-    return Stage(lambda upstream, cursor, context: map(observe, upstream(cursor, context)))
+def _observing_stage(observe: Callable[[Any], Any]) -> Stage[Any, Any]:
+    return Stage.from_operations(Map(observe))

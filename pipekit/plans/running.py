@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -10,18 +10,19 @@ from typing import Any
 from more_itertools import chunked
 
 from ..memory.blocks import allocating_from
-from ..streams.calls import function_of_calls, with_previous_cursor
+from ..streams.calls import Located, function_of_calls, with_previous_cursor
 from ..streams.context import Context, Run, Upstream
-from ..streams.cursors import Cursor, Pair, Pairs
+from ..streams.cursors import START, Cursor, Pair, Pairs
 from ..streams.error_notes import StageLocation
 from ..streams.failures import Failures
 from ..streams.index_stream import IndexStream
 from ..streams.metering import OFF
 from ..streams.stream import Stream
 from ..workers.kinds import Workers
-from .fusion import BatchStep, GatherStep, MapStep, Operations, Plan, SingleStep, Step, plan
-from .gathering import counted_index_chunks, gather_batches, gather_function, index_chunks
-from .operations import Chunk
+from .fusion import BatchStep, ElementStep, GatherStep, MapStep, Operations, Plan, ShareStep, SingleStep, Step, plan
+from .gathering import gather_batches, gather_function, index_chunks, numbered_index_chunks
+from .operations import Chunk, PendingBatch
+from .shares import found_shares, mapped_shares, walked_shares, with_elements
 from .tasks import BatchTask, Task
 
 
@@ -89,17 +90,23 @@ def _open_step(
         case MapStep():
             return _open_maps(step, upstream, cursor, context)
         case BatchStep():
-            return _open_batches(step, upstream, cursor, context)
+            return _open_batches(step, step.chunk.pending(upstream(cursor, context), cursor), context)
+        case ShareStep():
+            return _open_share(step, upstream, indices, cursor, context)
+        case ElementStep():
+            assert indices is not None
+            sequence, pairs = indices.sequence, open_index_pipeline(indices, step.reordering, cursor, context)
+            return ((sequence[index], number) for index, number in pairs)
         case GatherStep():
             assert indices is not None
             return _open_gather(step, upstream, indices, cursor, context)
 
 
 def _open_single(step: SingleStep, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
-    operation, ordinal, place = step.operation
+    operation, ordinal, place, _ = step.operation
     place = place.at(context.key)
     if isinstance(operation, Chunk):
-        pairs = _chunks(operation, upstream(cursor, context))
+        pairs = _chunks(operation, upstream(cursor, context), cursor)
     else:
         pairs = operation.open(upstream, cursor, context._replace(ordinal=ordinal, place=place))
     return _profiled(pairs, place, context.run)
@@ -107,44 +114,105 @@ def _open_single(step: SingleStep, upstream: Upstream[Any], cursor: Cursor, cont
 
 def _open_maps(step: MapStep, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
     pairs = upstream(cursor, context)
+    # A map, unlike a generator with a loop, holds no value while its consumer works.
+    if _has_workers(step, context):
+        results = _worked(step, with_previous_cursor(pairs, cursor), context)
+    else:
+        results = map(_function(step, cursor, context), pairs)
+    return _counted(step, results, cursor, context)
+
+
+def _map_located(step: MapStep, samples: Iterator[Located], context: Context) -> Pairs[Any]:
+    """As ``_open_maps``, of samples that do not follow one another."""
+    if _has_workers(step, context):
+        results = _worked(step, samples, context)
+    else:
+        function = _function(step, START, context)
+        results = (function(located[:2], located[2]) for located in samples)
+    return _counted(step, results, START, context)
+
+
+def _has_workers(step: MapStep, context: Context) -> bool:
+    return context.run.pools is not None and step.maps[0].operation.workers is not None
+
+
+def _worked(step: MapStep, samples: Iterator[Located], context: Context) -> Iterator[Any]:
     run, first = context.run, step.maps[0].operation
-    pause = None if run.pools is None else run.pools.pause
+    assert run.pools is not None
     memory = run.memory if first.combines else None
     calls = [each.call for each in step.maps]
-    # A map, unlike a generator with a loop, holds no value while its consumer works.
-    if first.workers is not None and run.pools is not None:
-        task = Task(calls, context.key, is_measured=run.meter is not None, pause=pause, memory=memory)
-        results = _in_workers(first.workers, task, with_previous_cursor(pairs, cursor), run)
-    else:
-        function = function_of_calls(calls, context.key, cursor, run.meter or OFF, pause)
-        results = map(function if memory is None else allocating_from(memory, function), pairs)
-    if any(call.skips for call in calls):
-        failures = Failures() if run.failures is None else run.failures
-        for call in calls:
-            if call.skips:
-                failures.note_opened(call.location.at(context.key).path, context.key, cursor)
-        return filter(None, map(failures.counted, results))
-    return results
+    task = Task(calls, context.key, is_measured=run.meter is not None, pause=run.pools.pause, memory=memory)
+    return _in_workers(first.workers, task, samples, run)
 
 
-def _open_batches(step: BatchStep, upstream: Upstream[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+def _function(step: MapStep, cursor: Cursor, context: Context) -> Callable[..., Any]:
+    run = context.run
+    pause = None if run.pools is None else run.pools.pause
+    function = function_of_calls([each.call for each in step.maps], context.key, cursor, run.meter or OFF, pause)
+    combines = step.maps[0].operation.combines
+    return allocating_from(run.memory, function) if combines and run.memory is not None else function
+
+
+def _counted(step: MapStep, results: Iterator[Any], cursor: Cursor, context: Context) -> Pairs[Any]:
+    """The results without those that were skipped, of which, as of those that were replaced, the failures count."""
+    skipping = [each for each in step.maps if each.operation.skips]
+    if not skipping:
+        return results
+    failures = context.run.failures or Failures()
+    for each in skipping:
+        if not each.is_of_one_rank:  # else what has failed differs between the ranks, and belongs in no state
+            failures.note_opened(each.place.at(context.key).path, context.key, cursor)
+    return filter(None, map(failures.counted, results))
+
+
+def _open_batches(step: BatchStep, pending: Iterator[PendingBatch], context: Context) -> Pairs[Any]:
     is_measured = context.run.meter is not None
     of_sample, of_batch = (
         Task([each.call for each in maps], context.key, is_measured=is_measured)
         for maps in (step.sample_maps, step.batch_maps)
     )
-    pending = step.chunk.pending(upstream(cursor, context), cursor)
     workers = step.sample_maps[0].operation.workers
     return filter(None, _in_workers(workers, BatchTask(of_sample, of_batch), pending, context.run))
+
+
+def _open_share(
+    step: ShareStep, upstream: Upstream[Any], indices: IndexStream | None, cursor: Cursor, context: Context
+) -> Pairs[Any]:
+    chunk = step.chunk.operation
+    if step.reordering is None:
+        pending = walked_shares(chunk, upstream(cursor, context), cursor)
+    else:
+        assert indices is not None
+        shares = _index_shares(chunk, step.reordering, indices, cursor, context)
+        pending = with_elements(shares, indices.sequence)
+    for maps in step.map_steps:
+        pending = mapped_shares(pending, partial(_map_located, maps, context=context))
+    if step.batch_step is not None:
+        return _open_batches(step.batch_step, pending, context)
+    return _profiled((each.as_pair for each in pending), step.chunk.place.at(context.key), context.run)
+
+
+def _index_shares(
+    chunk: Chunk, reordering: Operations, indices: IndexStream, cursor: Cursor, context: Context
+) -> Iterator[PendingBatch]:
+    if reordering or indices.open_numbered is None:
+        return walked_shares(chunk, open_index_pipeline(indices, reordering, cursor, context), cursor)
+    found = indices.open_numbered(cursor, context._replace(ordinal=0))
+    assert isinstance(cursor, int)
+    return found_shares(chunk, found, cursor)
 
 
 def _open_gather(
     step: GatherStep, upstream: Upstream[Any], indices: IndexStream, cursor: Cursor, context: Context
 ) -> Pairs[Any]:
-    if step.reordering or indices.indices_after is None:
-        chunks = index_chunks(step.chunk, open_index_pipeline(indices, step.reordering, cursor, context), cursor)
+    chunk = step.chunk
+    if chunk.share is not None:
+        chunks = index_chunks(_index_shares(chunk, step.reordering, indices, cursor, context))
+    elif step.reordering or indices.open_numbered is None:
+        pairs = open_index_pipeline(indices, step.reordering, cursor, context)
+        chunks = index_chunks(chunk.pending(pairs, cursor))
     else:
-        chunks = counted_index_chunks(step.chunk, indices.indices_after(cursor, context._replace(ordinal=0)), cursor)
+        chunks = numbered_index_chunks(chunk, indices.open_numbered(cursor, context._replace(ordinal=0)), cursor)
     location = step.combining.place.at(context.key)
     return gather_batches(chunks, step.gather, location, _connected(step.fallback, upstream, None), context)
 
@@ -159,7 +227,9 @@ def _profiled(pairs: Pairs[Any], place: StageLocation, run: Run) -> Pairs[Any]:
     return run.meter.profiled(pairs, place.path) if run.meter is not None and run.meter.is_exact else pairs
 
 
-def _chunks(chunk: Chunk, pairs: Pairs[Any]) -> Pairs[list[Any]]:
+def _chunks(chunk: Chunk, pairs: Pairs[Any], start: Cursor) -> Pairs[list[Any]]:
+    if chunk.share is not None:
+        return (each.as_pair for each in walked_shares(chunk, pairs, start))
     chunks = map(_pair_of_list, chunked(pairs, chunk.size))
     return filter(lambda pair: len(pair[0]) == chunk.size, chunks) if chunk.drop_last else chunks
 

@@ -104,7 +104,8 @@ class BatchTask:
         values = [value for value, _ in results]
         del results
         value = values if pending.crash is None else pending.crash._replace(value=values)
-        located = value, pending.pairs[-1][1], pending.before
+        before, after = pending.cursors
+        located = value, after, before
         batch = self._of_batch(located, begin) if pending.makes_batch else None
         if not self._is_measured:
             return batch
@@ -137,12 +138,13 @@ class BatchTask:
         if 0 < step <= len(pending.pairs):
             return self._of_sample.doing(pending.with_previous_cursors[step - 1], 1)
         functions = ', '.join(map(code, self._of_batch.functions))
-        return f'{functions} of the batch up to the cursor {pending.pairs[-1][1]}'
+        return f'{functions} of the batch up to the cursor {pending.cursors[1]}'
 
     def after_crash(self, pending: PendingBatch, step: int, error: Exception) -> PendingBatch | None:
         """What to send in place of a batch at which processes died, if the ``on_error`` of a call handles that."""
         if not 0 < step <= len(pending.pairs):
-            batch = self._of_batch.after_crash((pending.crash, pending.pairs[-1][1], pending.before), 1, error)
+            before, after = pending.cursors
+            batch = self._of_batch.after_crash((pending.crash, after, before), 1, error)
             return batch and pending._replace(crash=batch[0])
         sample = self._of_sample.after_crash(pending.with_previous_cursors[step - 1], 1, error)
         return sample and pending._replace(pairs=[*pending.pairs[: step - 1], sample[:2], *pending.pairs[step:]])

@@ -143,7 +143,8 @@ def keep(predicate: Callable[[Any], object]) -> SameType:
 
         return filter(is_kept, upstream(cursor, context))
 
-    return SameType.from_operations(Custom(open_on, keeps_cursors=True, opens_at_cursor=True))
+    kept = Custom(open_on, keeps_cursors=True, opens_at_cursor=True, length_depends_on_values=True)
+    return SameType.from_operations(kept)
 
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def flatten() -> Flattening:
             yield map(partial(_numbered, before), remaining, count(done + 1))
             before, done = cursor, 0
 
-    stage = Flattening.from_operations(Custom(open_on))
+    stage = Flattening.from_operations(Custom(open_on, length_depends_on_values=True))
     return stage
 
 

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from more_itertools import chunked
 
-from ..describing.arguments import boolean, natural_number, optional, positive_int, seed_or_fresh
+from ..describing.arguments import boolean, checked_rank, natural_number, optional, positive_int, seed_or_fresh
 from ..describing.descriptions import described
 from ..plans.operations import Custom
 from ..plans.pipeline import SameType
-from ..streams.context import Context, Upstream
+from ..streams.context import Context, Upstream, passes
 from ..streams.cursors import START, Cursor, Pair, Pairs, checked_index, enumerate_from, split_cursor, with_prefix
 from ..streams.randomness import Generators, random_order
-from ..streams.stream import passes
 
 
 @described
@@ -101,9 +100,11 @@ def repeat(times: int | None = None) -> SameType:
 
 @described
 def shard(rank: int, world_size: int, *, drop_last: bool = False) -> SameType:
-    """Yield every ``world_size``-th sample, starting with number ``rank``: the share of one rank of several.
+    """Yield every ``world_size``-th sample, starting with number ``rank``: for streams that differ by rank.
 
-    Put it before expensive stages: it reads and drops the samples of the other ranks.
+    A state fits the same rank of as many only. For batches that belong together, and states that fit any number of
+    ranks, pass ``rank`` and ``world_size`` to ``combine_batches`` instead. Put it before expensive stages: unless it
+    comes right after a sequence, it reads and drops the samples of the other ranks.
 
     Parameters
     ----------
@@ -124,10 +125,7 @@ def shard(rank: int, world_size: int, *, drop_last: bool = False) -> SameType:
     >>> list(shard(0, 2)('abcde')), list(shard(1, 2)('abcde')), list(shard(0, 2, drop_last=True)('abcde'))
     (['a', 'c', 'e'], ['b', 'd'], ['a', 'c'])
     """
-    world_size = positive_int('world_size', world_size)
-    rank = natural_number('rank', rank)
-    if rank >= world_size:
-        raise ValueError(f'rank must be less than world_size, got rank {rank} of {world_size}')
+    rank, world_size = checked_rank(rank, world_size)
     drop_last = boolean('drop_last', drop_last)
 
     def is_full(chunk: list[Pair[Any]]) -> bool:
@@ -144,7 +142,7 @@ def shard(rank: int, world_size: int, *, drop_last: bool = False) -> SameType:
             cursor = cursor[0]
         return map(own_share, filter(is_full, chunked(upstream(cursor, context), world_size)))
 
-    return SameType.from_operations(Custom(open_on, keeps_structure=True, reorders=True))
+    return SameType.from_operations(Custom(open_on, keeps_structure=True, reorders=True, splits=True))
 
 
 @described

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, count, islice
+from itertools import count
 from typing import Any, Protocol, TypeAlias, TypeVar, overload
 from warnings import warn
 
@@ -20,7 +20,7 @@ from ..streams.calls import Call, function_of_calls
 from ..streams.context import Context, Upstream
 from ..streams.cursors import START, Cursor, Pair, Pairs, checked_index, split_cursor
 from ..streams.error_notes import UNKNOWN
-from ..streams.index_stream import IndexStream, counting
+from ..streams.index_stream import INDICES_PER_BLOCK, Between, IndexStream, NumberedIndices, numbered
 from ..streams.iterables import is_sequence, source_of
 from ..streams.metering import OFF
 from ..streams.randomness import Generators, Indices, permutation, random_order
@@ -33,8 +33,6 @@ T = TypeVar('T')
 T_co = TypeVar('T_co', covariant=True)
 Iterates: TypeAlias = Iterable[T] | Callable[[], Iterable[T]]
 Weights: TypeAlias = npt.NDArray[np.float64]
-
-DRAWS_PER_BLOCK = 1024  # made at once from one generator; another number would change what a seed draws
 
 
 class Indexable(Protocol[T_co]):
@@ -97,15 +95,16 @@ def sample(
     checked = None if weights is None else weights_of(weights, n, 'elements')
     seed = seed_or_fresh(seed)
     if boolean('replace', replace):
-        indices = partial(_with_replacement, n, _cumulative_shares(checked))
+        draws = partial(_with_replacement, n, _cumulative_shares(checked))
     else:
-        indices = partial(_without_replacement, n, checked)
+        draws = partial(_without_replacement, n, checked)
 
-    def indices_after(cursor: Cursor, context: Context) -> Iterator[int]:
+    def open_numbered(cursor: Cursor, context: Context) -> NumberedIndices:
         _check_length(sequence, n)
-        return indices(context.generators(seed), checked_index(cursor, sample))  # it has no end
+        checked_index(cursor, sample)
+        return NumberedIndices(draws(context.generators(seed)), None)
 
-    drawn = counting(sequence, indices_after)
+    drawn = numbered(sequence, open_numbered)
 
     def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
         return ((sequence[index], number) for index, number in drawn.open_at(cursor, context))
@@ -259,7 +258,8 @@ def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int
             value, cursors[branch] = next(opened[branch])  # its StopIteration ends the map below
             return value, (number, tuple(cursors))
 
-        choices = _with_replacement(len(streams), shares, context.generators(seed), draws)
+        between = _with_replacement(len(streams), shares, context.generators(seed))
+        choices = NumberedIndices(between, None).after(draws)
         return _ended_for_good(map(draw, count(draws + 1), choices))
 
     index_streams = [stream.indices for stream in streams if stream.indices is not None]
@@ -269,7 +269,18 @@ def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int
             index_streams[0].sequence, partial(open_branches, [each.open_at for each in index_streams])
         )
     reopens = all(stream.reopens for stream in streams)
-    return Source(open_at, seed=seed, branches=streams, reopens=reopens, indices=indices)
+    return Source(open_at, seed=seed, branches=streams, reopens=reopens, indices=indices, share=_common_share(streams))
+
+
+def _common_share(streams: Sequence[Stream[Any]]) -> Any:
+    first = streams[0]
+    for other in streams[1:]:
+        if other.share != first.share:
+            raise ValueError(
+                f'the ranks share the batches of all sources of a mix or of none, and alike, got {code(first)} and '
+                f'{code(other)}; give each the same rank and world_size'
+            )
+    return first.share
 
 
 def _check_length(sequence: Any, n: int) -> None:
@@ -293,35 +304,41 @@ def _cumulative_shares(weights: Weights | None) -> Weights | None:
     return shares
 
 
-def _with_replacement(n: int, shares: Weights | None, generators: Generators, done: int) -> Iterator[int]:
-    block, skip = divmod(done, DRAWS_PER_BLOCK)
-
-    def drawn(number: int) -> list[int]:
-        draws = generators.at(number).random(DRAWS_PER_BLOCK)
+def _with_replacement(n: int, shares: Weights | None, generators: Generators) -> Between:
+    def between(start: int, stop: int) -> list[int]:
+        first, end = start // INDICES_PER_BLOCK, -(-stop // INDICES_PER_BLOCK)
+        blocks = [generators.at(number).random(INDICES_PER_BLOCK) for number in range(first, end)]
+        before = first * INDICES_PER_BLOCK
+        draws = np.concatenate(blocks or [np.empty(0)])[start - before : stop - before]
         found = (draws * n).astype(np.int64) if shares is None else np.searchsorted(shares, draws, side='right')
         indices: list[int] = found.tolist()
         return indices
 
-    return islice(chain.from_iterable(map(drawn, count(block))), skip, None)
+    return between
 
 
-def _without_replacement(n: int, weights: Weights | None, generators: Generators, done: int) -> Iterator[int]:
+def _without_replacement(n: int, weights: Weights | None, generators: Generators) -> Between:
     allowed = None if weights is None else np.flatnonzero(weights)
     length = n if allowed is None else len(allowed)
-    number, position = divmod(done, length)
+    number = -1
+    order: Callable[[Indices], Indices]
 
-    def ordered(number: int) -> Callable[[Indices], Indices]:
+    def ordered(passed: int) -> Callable[[Indices], Indices]:
         if allowed is None:
-            return permutation(n, generators.at(number))
+            return permutation(n, generators.at(passed))
         assert weights is not None
-        return allowed[random_order(length, generators.at(number), weights[allowed])].__getitem__
+        return allowed[random_order(length, generators.at(passed), weights[allowed])].__getitem__
 
-    def blocks() -> Iterator[list[int]]:
-        start = position
-        for passed in count(number):
-            order = ordered(passed)
-            for first in range(start, length, DRAWS_PER_BLOCK):
-                yield order(np.arange(first, min(first + DRAWS_PER_BLOCK, length))).tolist()
-            start = 0
+    def between(start: int, stop: int) -> list[int]:
+        nonlocal number, order
+        indices: list[int] = []
+        while start < stop:
+            passed, first = divmod(start, length)
+            if passed != number:
+                number, order = passed, ordered(passed)
+            end = min(stop, (passed + 1) * length)
+            indices += order(np.arange(first, first + end - start)).tolist()
+            start = end
+        return indices
 
-    return chain.from_iterable(blocks())
+    return between

@@ -13,7 +13,7 @@ from .error_notes import UNKNOWN, StageLocation, add_note, raise_with_note
 from .failures import Attempt, Result
 from .metering import OFF, Recorder
 from .on_error import Missing, OnError, Skip, call_with_policies, failures_handled, may_skip
-from .randomness import Generators, Key
+from .randomness import Generators, Key, Ordinal
 
 
 class Call(NamedTuple):
@@ -27,7 +27,7 @@ class Call(NamedTuple):
 
     function: Callable[..., Any]
     seed: int | None = None
-    ordinal: int = 0
+    ordinal: Ordinal = 0
     location: StageLocation = UNKNOWN
     on_error: tuple[OnError, ...] = ()
 

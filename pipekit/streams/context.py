@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from more_itertools import repeatfunc
 
 from ..memory.blocks import BlockPool
 from ..workers.kinds import Workers
-from .cursors import Cursor, Pairs, T
+from .cursors import START, Cursor, Pairs, T, with_prefix
 from .error_notes import StageLocation
 from .failures import Failures
 from .metering import Meter
-from .randomness import Generators, Key
+from .randomness import Generators, Key, Ordinal
 
 
 class RunsWork(Protocol):
@@ -56,7 +60,7 @@ class Context(NamedTuple):
     key
         The pass of a repeated stream and the branch of a mix, for every nesting: each draws its own random numbers.
     ordinal
-        How many earlier stages share the stage's seed.
+        How many earlier stages share the stage's seed. For what differs between the ranks, a pair with the rank.
     place
         The stage that is opened, for notes on errors.
     run
@@ -64,7 +68,7 @@ class Context(NamedTuple):
     """
 
     key: Key = ()
-    ordinal: int = 0
+    ordinal: Ordinal = 0
     place: StageLocation | None = None
     run: Run = Run()
 
@@ -89,3 +93,30 @@ Upstream: TypeAlias = Callable[[Cursor, Context], Pairs[T]]
 
 
 ALONE = Context()
+
+
+def passes(upstream: Upstream[T], number: int, before: Cursor, context: Context) -> Iterator[Pairs[T]]:
+    """The pairs of pass ``number`` after a cursor, then those of the next passes, until a pass has no values.
+
+    Examples
+    --------
+    >>> from itertools import islice
+    >>> from pipekit.streams.iterables import source_of
+    >>> [list(pairs) for pairs in islice(passes(source_of('ab').open, 3, 1, Context()), 2)]
+    [[('b', (3, 2))], [('a', (4, 1)), ('b', (4, 2))]]
+    """
+    # The first pass is opened here, not in the generator, so that a wrong cursor is an error at once.
+    return _passes(upstream, number, before, context, upstream(before, context.in_pass(number)))
+
+
+def _passes(
+    upstream: Upstream[T], number: int, before: Cursor, context: Context, pairs: Pairs[T]
+) -> Iterator[Pairs[T]]:
+    while True:
+        numbered = map(partial(with_prefix, number), pairs)
+        first = list(islice(numbered, 1))
+        if not first and before == START:
+            return
+        yield chain(repeatfunc(first.pop, len(first)), numbered)  # popped, so that it is not held
+        number, before = number + 1, START
+        pairs = upstream(START, context.in_pass(number))

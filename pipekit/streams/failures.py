@@ -122,7 +122,7 @@ class Failures:
         return copy
 
     def note_opened(self, path: str, key: Key, cursor: Cursor) -> None:
-        """Remember where a stage was opened."""
+        """Remember where a stage was opened whose failures belong in a state."""
         self.opened_at.setdefault(path, (key, cursor))
 
     def counts_at(self, positions: dict[str, Position]) -> Counts:
@@ -150,7 +150,7 @@ class Failures:
             counts[0] += 1
             if attempt.handled_by is not None:
                 counts[1 + attempt.handled_by] += 1
-            if self._has_consumer:
+            if self._has_consumer and attempt.path in self.opened_at:
                 self._remember(attempt, result.cursor, counts)
             if attempt.handled_by is not None:
                 self._add(attempt, result.cursor, counts[0], counts[1 + attempt.handled_by])

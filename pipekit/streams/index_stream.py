@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, count, pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 from .cursors import Cursor, Pairs
 
 Gather: TypeAlias = Callable[[list[int]], Any]  # from indices to a batch of these elements of a sequence
+Between: TypeAlias = Callable[[int, int], Sequence[int]]  # the indices after the first so many and up to so many
+
+INDICES_PER_BLOCK = 1024  # made at once, and drawn from one generator: another number would change what a seed draws
+
+
+class NumberedIndices(NamedTuple):
+    """Indices of which any part is found directly; ``length`` is ``None`` if they have no end."""
+
+    between: Between
+    length: int | None
+
+    def after(self, start: int) -> Iterator[int]:
+        """The indices after the first ``start``."""
+        first = (start // INDICES_PER_BLOCK + 1) * INDICES_PER_BLOCK
+        if self.length is None:
+            bounds: Iterator[int] = chain([start], count(first, INDICES_PER_BLOCK))
+        else:
+            bounds = chain([start], range(first, self.length, INDICES_PER_BLOCK), [self.length])
+        return chain.from_iterable(self.between(*pair) for pair in pairwise(bounds))
+
+
+OpenNumbered: TypeAlias = Callable[[Cursor, Any], NumberedIndices]  # at a cursor, which it checks, in a context
 
 
 class IndexStream(NamedTuple):
     """A stream of elements of a sequence: the sequence, and the stream of their indices.
 
-    If every cursor is the number of elements so far, ``indices_after`` returns the indices alone, which is faster.
+    If every cursor is the number of elements so far, ``open_numbered`` finds any part of the indices directly.
     """
 
     sequence: Any
     open_at: Callable[[Cursor, Any], Pairs[int]]  # in a context
-    indices_after: Callable[[Cursor, Any], Iterator[int]] | None = None
+    open_numbered: OpenNumbered | None = None
 
 
-def counting(sequence: Any, indices_after: Callable[[Cursor, Any], Iterator[int]]) -> IndexStream:
+def numbered(sequence: Any, open_numbered: OpenNumbered) -> IndexStream:
     """The index stream in which every cursor is the number of elements so far."""
 
     def open_at(cursor: Any, context: Any) -> Pairs[int]:
-        return zip(indices_after(cursor, context), count(cursor + 1))
+        return zip(open_numbered(cursor, context).after(cursor), count(cursor + 1))
 
-    return IndexStream(sequence, open_at, indices_after)
+    return IndexStream(sequence, open_at, open_numbered)

@@ -16,7 +16,7 @@ from ..describing.display import code
 from ..errors import NotResumable
 from .context import Context
 from .cursors import START, Cursor, Out_co, Pairs, T, checked_index, enumerate_from
-from .index_stream import counting
+from .index_stream import IndexStream, NumberedIndices, numbered
 from .stream import Source, Stream, StreamIterator
 
 
@@ -81,8 +81,8 @@ def _new_source(iterable: Any) -> Source[Any]:
     if isinstance(iterable, Iterator):
         return _single_use(iterable)
     if is_sequence(iterable):
-        indices = counting(iterable, partial(_indices_after, iterable))
-        return _GivenSource(partial(_open_sequence, iterable), indices=indices)
+        indices = numbered(iterable, partial(_all_indices, iterable))
+        return _GivenSource(partial(_open_elements, indices), indices=indices)
     if isinstance(iterable, Iterable) and getattr(iterable, 'ndim', 1) != 0:
         is_set = isinstance(iterable, set | frozenset)
         return _GivenSource(partial(_open_returned, lambda: iterable, iterable), replays=True, is_ordered=not is_set)
@@ -118,12 +118,14 @@ class _GivenSource(Source[Out_co]):
         return code(self._call.args[0])
 
 
-def _open_sequence(sequence: Any, cursor: Cursor, context: Context) -> Pairs[Any]:
-    return ((sequence[index], index + 1) for index in _indices_after(sequence, cursor, context))
+def _open_elements(indices: IndexStream, cursor: Cursor, context: Context) -> Pairs[Any]:
+    sequence = indices.sequence
+    return ((sequence[index], number) for index, number in indices.open_at(cursor, context))
 
 
-def _indices_after(sequence: Any, cursor: Cursor, context: Context) -> Iterator[int]:
-    return iter(range(checked_index(cursor, sequence, len(sequence)), len(sequence)))
+def _all_indices(sequence: Any, cursor: Cursor, context: Context) -> NumberedIndices:
+    checked_index(cursor, sequence, len(sequence))
+    return NumberedIndices(range, len(sequence))
 
 
 def _open_returned(make: Callable[[], Iterable[T]], owner: object, cursor: Cursor, context: Context) -> Pairs[T]:

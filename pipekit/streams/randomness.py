@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .cursors import Cursor
 
 Key: TypeAlias = tuple['int | Key', ...]
+Ordinal: TypeAlias = int | tuple[int, int]  # of a stage among those with its seed; with the rank, if that matters
 Indices: TypeAlias = npt.NDArray[np.int64]
 
 TWO_WORDS, THREE_WORDS = Struct('<2Q'), Struct('<3Q')

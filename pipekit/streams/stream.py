@@ -8,19 +8,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
-from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, overload
-
-from more_itertools import repeatfunc
 
 from ..describing.arguments import optional, positive_int
 from ..describing.descriptions import Description, FactoryCall
 from ..describing.display import code, structure
 from ..describing.tables import Table
 from ..memory.blocks import BlockPool
-from .context import ALONE, Context, Upstream
-from .cursors import START, Cursor, Out_co, Pair, Pairs, T, cursor_of, with_prefix
+from .context import ALONE, Context
+from .cursors import START, Cursor, Out_co, Pairs, T, cursor_of
 from .error_notes import annotate
 from .failures import Failures
 from .index_stream import IndexStream
@@ -40,6 +37,8 @@ class Stream(ABC, Generic[Out_co]):
     hides_stages: bool = False  # of a source: whether it may open another stream, whose stages are not known before
     branches: Sequence[Stream[Any]] = ()  # the sources of a mix
     indices: IndexStream | None = None  # if the values are elements of a sequence
+    share: Any = None  # if the values are the shares of one rank
+    on_every_rank: Iterable[Any] = ()  # the source and stages that compute the samples of all ranks
     maps_in_workers: Iterable[tuple[Any, Any]] = ()  # operations and their workers; not those of the branches
 
     @abstractmethod
@@ -90,8 +89,8 @@ class Stream(ABC, Generic[Out_co]):
         return own + [found for branch in self.source.branches for found in branch.sets]
 
     @abstractmethod
-    def _open_observed(self, observe: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
-        """The pairs; ``observe(number, pair)`` is called on those after the source, number 0, and after each stage."""
+    def _open_observed(self, observe: Callable[[int, Any], Any]) -> Pairs[Any]:
+        """The pairs; ``observe(number, value)`` is called on those after the source, number 0, and after each stage."""
 
     @overload
     def __iter__(self: Stream[Stacked[T]]) -> ResumableBatches[T]: ...  # type: ignore[overload-overlap]
@@ -181,7 +180,8 @@ class Stream(ABC, Generic[Out_co]):
     def describe(self) -> Table:
         """A table of the stages and the structure of the first value after each; computes the first value.
 
-        Lines below the table name the stages that resume only by starting again and skipping values.
+        Lines below the table name the stages that resume only by starting again and skipping values, and, where ranks
+        share the batches, what each rank computes for all of them.
 
         Examples
         --------
@@ -194,9 +194,9 @@ class Stream(ABC, Generic[Out_co]):
         """
         found: list[str | None] = [None] * (1 + len(self.stages))
 
-        def observe(number: int, pair: Pair[Any]) -> Pair[Any]:
-            found[number] = found[number] or structure(pair[0])
-            return pair
+        def observe(number: int, value: Any) -> Any:
+            found[number] = found[number] or structure(value)
+            return value
 
         if self.reopens:
             try:
@@ -207,6 +207,7 @@ class Stream(ABC, Generic[Out_co]):
         rows = [[code(part), what or unknown] for part, what in zip(self._parts, found, strict=True)]
         replaying = [code(part) for part in self._parts if part.replays]
         notes = [f'{part} resumes by replay: from the beginning, skipping' for part in replaying]
+        notes += [f'{code(part)} is computed on every rank, for all of them' for part in self.on_every_rank]
         return Table(['stage', 'first value'], rows, notes=notes)
 
     def _repr_html_(self) -> str:
@@ -282,6 +283,7 @@ class Source(Description, Stream[Out_co]):
     replays: bool = False
     is_ordered: bool = True  # whether the order is the same in every process
     indices: IndexStream | None = None
+    share: Any = None
 
     workers = None
     calls_function = False
@@ -308,43 +310,16 @@ class Source(Description, Stream[Out_co]):
     def _truncated(self, stage: int | None) -> Stream[Any]:
         return self
 
-    def _open_observed(self, observe: Callable[[int, Pair[Any]], Pair[Any]]) -> Pairs[Any]:
-        return map(partial(observe, 0), self.open(START, ALONE))
+    def _open_observed(self, observe: Callable[[int, Any], Any]) -> Pairs[Any]:
+        return ((observe(0, value), cursor) for value, cursor in self.open(START, ALONE))
 
 
 def _as_saved(part: Any) -> Any:
-    """A part of a pipeline without workers and policies, of which a state says nothing, also within its arguments."""
+    """A part of a pipeline without what a state does not name, such as workers, also within its arguments."""
     if isinstance(part, Description):
-        call, bare = part._call.without('workers', 'on_error'), object.__new__(type(part))
+        call, bare = part._call.without(*part.unsaved), object.__new__(type(part))
         vars(bare).update(vars(part), _call=FactoryCall(call.factory, tuple(map(_as_saved, call.args)), call.kwargs))
         return bare
     if isinstance(part, Stream):
         return type(part)(_as_saved(part.source), list(map(_as_saved, part.stages)))  # type: ignore[call-arg]
     return part
-
-
-def passes(upstream: Upstream[T], number: int, before: Cursor, context: Context) -> Iterator[Pairs[T]]:
-    """The pairs of pass ``number`` after a cursor, then those of the next passes, until a pass has no values.
-
-    Examples
-    --------
-    >>> from itertools import islice
-    >>> from pipekit.streams.iterables import source_of
-    >>> [list(pairs) for pairs in islice(passes(source_of('ab').open, 3, 1, Context()), 2)]
-    [[('b', (3, 2))], [('a', (4, 1)), ('b', (4, 2))]]
-    """
-    # The first pass is opened here, not in the generator, so that a wrong cursor is an error at once.
-    return _passes(upstream, number, before, context, upstream(before, context.in_pass(number)))
-
-
-def _passes(
-    upstream: Upstream[T], number: int, before: Cursor, context: Context, pairs: Pairs[T]
-) -> Iterator[Pairs[T]]:
-    while True:
-        numbered = map(partial(with_prefix, number), pairs)
-        first = list(islice(numbered, 1))
-        if not first and before == START:
-            return
-        yield chain(repeatfunc(first.pop, len(first)), numbered)  # popped, so that it is not held
-        number, before = number + 1, START
-        pairs = upstream(START, context.in_pass(number))

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipekit import apply, combine_batches, keep, pipeline, processes, shuffle, skip, take, threads
+from pipekit import apply, combine_batches, expiration_pool, keep, pipeline, processes, shuffle, skip, take, threads
 from pipekit.describing.display import code
-from pipekit.plans.fusion import BatchStep, GatherStep, MapStep, SingleStep, plan
+from pipekit.plans.fusion import BatchStep, ElementStep, GatherStep, MapStep, ShareStep, SingleStep, plan
 from pipekit.plans.operations import Chunk, Custom, Map
 
 TWO, THREE = processes(2), processes(3)
@@ -29,6 +29,12 @@ def shown(step):
             return f'batch({names_of(sample_maps)} | {names_of(batch_maps)})'
         case GatherStep(reordering, Chunk(), combining, _, fallback):
             return f'gather({names_of([*reordering, combining])} | {", ".join(map(shown, fallback))})'
+        case ElementStep(reordering):
+            return f'elements({names_of(reordering)})'
+        case ShareStep(reordering, map_steps, _, batch_step):
+            first = [] if reordering is None else [ElementStep(reordering)]
+            last = [] if batch_step is None else [batch_step]
+            return f'share({", ".join(map(shown, [*first, *map_steps, *last]))})'
 
 
 def planned(stages, **options):
@@ -91,7 +97,9 @@ def test_processes_make_whole_batches(stages, expected):
         ([combine_batches(2, tuple)], ['Chunk', 'map(tuple)']),
         ([combine_batches(2, list, workers=TWO)], ['Chunk', 'map(list)']),
         ([combine_batches(lambda chunk, value: True, list)], ['Custom', 'map(list)']),
-        ([take(2)], ['Custom']),
+        ([take(2)], ['elements(Custom)']),
+        ([shuffle(3), apply(ord), take(2)], ['elements(Custom)', 'map(ord)', 'Custom']),
+        ([expiration_pool(2, 2), take(2)], ['Custom', 'Custom']),
         ([], []),
     ],
 )
@@ -126,3 +134,42 @@ def test_every_operation_is_in_exactly_one_step():
     ]
     assert isinstance(operations[0].operation, Custom)
     assert list(maps.maps) == operations[6:]
+
+
+def shared(workers=None, size=4):
+    return combine_batches(size, list, rank=1, world_size=2, workers=workers)
+
+
+@pytest.mark.parametrize(
+    ('stages', 'expected'),
+    [
+        ([shared()], ['share()', 'map(list)']),
+        ([apply(ord), shared()], ['share(map(ord))', 'map(list)']),
+        ([keep(bool), apply(ord), shared()], ['Custom', 'share(map(ord))', 'map(list)']),
+        ([apply(ord), take(3), apply(float), shared()], ['map(ord)', 'Custom', 'share(map(float))', 'map(list)']),
+        ([apply(ord), apply(float, workers=threads(2)), shared()], ['share(map(ord), map(float))', 'map(list)']),
+        ([apply(ord, workers=TWO), shared()], ['share(batch(ord | list))']),
+        ([apply(abs, workers=THREE), apply(ord, workers=TWO), shared()], ['share(map(abs), batch(ord | list))']),
+        ([apply(ord, workers=TWO), shared(workers=THREE)], ['share(map(ord))', 'map(list)']),
+        (
+            [BATCHES, apply(len), shared(), BATCHES],
+            ['Chunk', 'share(map(list len))', 'map(list)', 'Chunk', 'map(list)'],
+        ),
+    ],
+)
+def test_the_maps_before_a_share_run_on_the_share(stages, expected):
+    assert planned(stages, has_workers=True) == expected
+
+
+@pytest.mark.parametrize(
+    ('stages', 'expected'),
+    [
+        ([apply(ord), shared()], ['share(elements(), map(ord))', 'map(list)']),
+        ([shuffle(3), take(2), apply(ord), shared()], ['share(elements(Custom Custom), map(ord))', 'map(list)']),
+        ([shuffle(3), keep(bool), shared()], ['elements(Custom)', 'Custom', 'share()', 'map(list)']),
+        ([expiration_pool(2, 2), shared()], ['Custom', 'share()', 'map(list)']),
+        ([apply(ord), take(2), shared()], ['map(ord)', 'Custom', 'share()', 'map(list)']),
+    ],
+)
+def test_a_share_of_a_sequence_looks_up_its_own_elements_alone(stages, expected):
+    assert planned(stages, gather_for=lambda combine: None) == expected
