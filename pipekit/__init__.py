@@ -28,7 +28,7 @@ from .stages.ordering import expiration_pool, repeat, shard, shuffle, take
 from .stages.sources import load_by_random_id, mix, sample
 from .streams.failures import Failure
 from .streams.on_error import replace, retry, skip
-from .workers.kinds import processes, threads
+from .workers.kinds import executor, processes, threads
 from .workers.resources import per_worker
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ __all__ = [
     'combine_to_arrays',
     'combine_to_tuples',
     'described',
+    'executor',
     'expiration_pool',
     'flatten',
     'keep',

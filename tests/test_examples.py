@@ -1,6 +1,7 @@
 import gzip
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -128,9 +129,12 @@ def test_an_image_without_a_label_is_an_error(tmp_path):
         MNIST(tmp_path)
 
 
-def test_a_dask_cluster_gives_the_same_batches(tmp_path):
+@pytest.mark.parametrize('cluster', ['dask', 'ray'])
+def test_a_cluster_gives_the_same_batches(cluster, tmp_path):
+    if find_spec(cluster) is None:
+        pytest.skip('needs the environment ray')
     done = subprocess.run(
-        [sys.executable, EXAMPLES / 'dask_cluster.py'],
+        [sys.executable, EXAMPLES / f'{cluster}_cluster.py'],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -46,7 +46,7 @@ HOUSE = """
                     cursors  metering
 
     workers         pools
-                    process_pool  thread_pool
+                    process_pool  thread_pool  borrowed
                     worker_process
                     process_main  jobs
                     channels  remote_logs

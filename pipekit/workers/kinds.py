@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from inspect import iscoroutinefunction, signature
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from ..describing.arguments import function, optional, positive_int
+from ..describing.arguments import boolean, function, optional, positive_int
 from ..describing.descriptions import Description, described
 from ..describing.display import code
 from ..errors import needs
@@ -159,8 +159,69 @@ class SupportsSubmit(Protocol):
     def submit(self, function: Callable[..., T], /, *args: Any) -> Future[T]: ...
 
 
-Workers: TypeAlias = Threads | Processes | SupportsSubmit
+@dataclass(eq=False, repr=False)
+class Executor(Description):
+    """The description that ``executor`` returns."""
+
+    borrowed: SupportsSubmit
+    ahead: int | None
+    whole_batches: bool | None
+
+
+@described
+def executor(borrowed: SupportsSubmit, *, ahead: int | None = None, whole_batches: bool | None = None) -> Executor:
+    """Run a function in an executor of your own, such as a pool of ``concurrent.futures`` or a cluster.
+
+    Of the executor, only ``submit`` is called, and it is never shut down. The executor alone, ``workers=pool``, is the
+    same as ``workers=executor(pool)``.
+
+    Parameters
+    ----------
+    borrowed
+        Anything with ``submit(function, *args)`` that returns a future, which has ``result``, ``cancel`` and
+        ``add_done_callback``.
+    ahead
+        The largest number of tasks in flight: those that wait, are being processed, or are done and not yet passed on.
+        By default ``2 * n + 2`` for the ``n`` cores of this machine. For a cluster, pass twice its number of workers.
+    whole_batches
+        Whether a task makes a whole batch, if ``combine_batches`` with a fixed size follows directly; otherwise it is a
+        sample. By default, it does unless the executor is a ``ThreadPoolExecutor``: to hand over a task to a process or
+        another machine takes longer than many functions.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> from pipekit import apply, combine_batches, pipeline, prefetch
+    >>> with ThreadPoolExecutor(2) as pool:
+    ...     workers = executor(pool, ahead=4, whole_batches=True)
+    ...     with pipeline('abcd', apply(str.upper, workers=workers), combine_batches(2, list), prefetch()) as letters:
+    ...         list(letters)
+    [['A', 'B'], ['C', 'D']]
+    """
+    if isinstance(borrowed, type) or not callable(getattr(borrowed, 'submit', None)):
+        raise TypeError(f'borrowed must be an executor, something with submit, got {code(borrowed)}')
+    ahead = optional(positive_int, 'ahead', ahead, 'a positive int')
+    return Executor(borrowed, ahead, None if whole_batches is None else boolean('whole_batches', whole_batches))
+
+
+Workers: TypeAlias = Threads | Processes | Executor | SupportsSubmit
 OnWait: TypeAlias = Callable[[Workers, float], object]  # called after each wait: the workers, and when it began
+
+
+def make_whole_batches(workers: Workers | None) -> bool:
+    """Whether a task for these workers is a batch where possible, and not a sample."""
+    if workers is None or isinstance(workers, Threads | Processes):
+        return isinstance(workers, Processes)
+    if isinstance(workers, Executor):
+        return make_whole_batches(workers.borrowed) if workers.whole_batches is None else workers.whole_batches
+    from concurrent.futures import ThreadPoolExecutor  # loaded on first use
+
+    return not isinstance(workers, ThreadPoolExecutor)
 
 
 def checked_workers(workers: Any) -> Workers | None:
@@ -169,7 +230,8 @@ def checked_workers(workers: Any) -> Workers | None:
     if isinstance(workers, type):
         name = code(workers)
         raise TypeError(f'workers must be {kinds}, got the class {name}; did you mean {name}(...)?')
-    if workers is None or isinstance(workers, Threads | Processes) or callable(getattr(workers, 'submit', None)):
+    is_ours = isinstance(workers, Threads | Processes | Executor)
+    if workers is None or is_ours or callable(getattr(workers, 'submit', None)):
         checked: Workers | None = workers
         return checked
     raise TypeError(f'workers must be {kinds}, got {code(workers)}')

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from time import perf_counter
 from types import FrameType, ModuleType
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from ..describing.display import code
-from ..describing.tracebacks import notes_of, set_notes
-from .kinds import OnWait, Processes, SupportsSubmit, Threads, Workers
+from .borrowed import BorrowedExecutor, SentWork
+from .kinds import Executor, OnWait, Processes, SupportsSubmit, Threads, Workers
 from .settings import Settings
 from .thread_pool import PendingCall, ThreadPool
 
@@ -48,16 +48,16 @@ class WorkerPools:
             return self._process_pool(workers).map(work, values)
         return self._map(workers, work, values)
 
-    def _map(self, workers: Threads | SupportsSubmit, work: Work, values: Iterator[Any]) -> Iterator[Any]:
+    def _map(self, workers: Threads | Executor | SupportsSubmit, work: Work, values: Iterator[Any]) -> Iterator[Any]:
         self.works.add(work)
-        executor, ahead = self._executor(workers)
+        submit, ahead = self._submit_of(workers, work)
         waiting: deque[Future[Any] | PendingCall] = deque()
         ends: list[BaseException] = []
         try:
             while True:
                 while not ends and len(waiting) < ahead:
                     try:
-                        waiting.append(self._submit(executor, workers, work, next(values)))
+                        waiting.append(submit(next(values)))
                     except BaseException as error:  # also StopIteration: raised after the results before it
                         ends.append(error)
                 if not waiting:
@@ -113,30 +113,24 @@ class WorkerPools:
                 self._process_pools[workers].cancel()
         return self._process_pools[workers]
 
-    def _executor(self, workers: Threads | SupportsSubmit) -> tuple[ThreadPool | SupportsSubmit, int]:
-        if not isinstance(workers, Threads):
-            return workers, 2 * (os.cpu_count() or 1) + 2
+    def _submit_of(
+        self, workers: Threads | Executor | SupportsSubmit, work: Work
+    ) -> tuple[Callable[[Any], Future[Any] | PendingCall], int]:
+        """A function that has workers process an item, and how many items may be in flight."""
+        if isinstance(workers, Threads):
+            return partial(self._thread_pool(workers).submit, work), workers.ahead
+        executor = BorrowedExecutor(workers)
+        return partial(self._submit, executor, SentWork(work)), executor.ahead
+
+    def _thread_pool(self, workers: Threads) -> ThreadPool:
         if workers not in self._thread_pools:
             self._thread_pools[workers] = ThreadPool(workers, self.settings)
             if self._is_cancelled:  # as above
                 self._thread_pools[workers].cancel()
-        return self._thread_pools[workers], workers.ahead
+        return self._thread_pools[workers]
 
-    def _submit(
-        self, executor: ThreadPool | SupportsSubmit, workers: Workers, work: Work, value: Any
-    ) -> Future[Any] | PendingCall:
-        try:
-            if isinstance(executor, ThreadPool):
-                return executor.submit(work, value)
-            future = executor.submit(work, value)
-        except BaseException as error:
-            set_notes(error, [*notes_of(error), f'raised by submit of workers={code(workers)}'])
-            raise
-        if not all(callable(getattr(future, method, None)) for method in ('result', 'cancel', 'add_done_callback')):
-            raise TypeError(
-                f'submit of workers={code(workers)} must return a future, '
-                f'with result, cancel and add_done_callback, got {code(future)}'
-            )
+    def _submit(self, executor: BorrowedExecutor, work: SentWork, item: Any) -> Future[Any]:
+        future = executor.submit(work, item)
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
         return future

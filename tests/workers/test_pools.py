@@ -121,7 +121,7 @@ def test_no_more_than_ahead_are_in_flight(pools):
 
 
 def test_no_more_than_two_for_each_core_are_in_flight_in_a_borrowed_executor(pools, monkeypatch):
-    monkeypatch.setattr('pipekit.workers.pools.os.cpu_count', lambda: 3)
+    monkeypatch.setattr('pipekit.workers.borrowed.os.cpu_count', lambda: 3)
     read = count()
     with ThreadPoolExecutor(2) as executor:
         values = pipeline(lambda: iter(read), apply(abs, workers=executor))
