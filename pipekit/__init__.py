@@ -25,6 +25,7 @@ from .stages.combiners import combine_pad, combine_to_arrays, combine_to_tuples
 from .stages.functions import apply_at, multiply, random_apply, sample_args, unpack_args, zip_apply
 from .stages.mapping import apply, flatten, keep, unpack
 from .stages.ordering import expiration_pool, repeat, shard, shuffle, take
+from .stages.seeding import reseeded, seeded
 from .stages.sources import load_by_random_id, mix, sample
 from .streams.failures import Failure
 from .streams.on_error import replace, retry, skip
@@ -73,9 +74,11 @@ __all__ = [
     'random_apply',
     'repeat',
     'replace',
+    'reseeded',
     'retry',
     'sample',
     'sample_args',
+    'seeded',
     'shard',
     'show',
     'shuffle',

@@ -25,6 +25,7 @@ from .describing.display import code
 from .plans.pipeline import Pipeline
 from .stages.batching import combine_batches
 from .stages.ordering import take
+from .stages.purity import check_function
 from .streams.context import Context, Run
 from .streams.cursors import START, Cursor, Pairs, cursor_of
 from .streams.iterables import source_of
@@ -36,6 +37,8 @@ LEAK_CHECKS, SECONDS_BETWEEN_CHECKS = 10, 0.05
 GLOBAL_BATCH_SIZE, WORLD_SIZES = 6, (1, 2, 3, 4)
 INLINE = Context()
 ONE_BY_ONE = Context(run=Run(fuses=False))
+
+__all__ = ['check_function', 'check_stage']
 
 Iterates: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]
 

@@ -43,9 +43,11 @@ from pipekit import (
     random_apply,
     repeat,
     replace,
+    reseeded,
     retry,
     sample,
     sample_args,
+    seeded,
     shard,
     shuffle,
     skip,
@@ -82,6 +84,14 @@ def same_fields(image, label, **rng):
 
 def same_at_random(sample, rng):
     return sample
+
+
+class Transform:
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, sample):
+        return sample
 
 
 def first_of_two(sample, other):
@@ -159,6 +169,8 @@ SAMPLE_BUDGETS = {
     'multiply': PerSample(apply(multiply(same)), 5, 3, 1),
     'zip_apply': PerSample(apply(zip_apply(same, same)), 5, 5, 1),
     'random_apply': PerSample(apply(random_apply(1, same), seed=0), 5, 2, 1),
+    'seeded': PerSample(apply(seeded(same), seed=0), 35, 38, 1.6),
+    'reseeded': PerSample(apply(reseeded(Transform()), seed=0), 12, 10, 1),
     'sample_args': PerSample(apply(sample_args(first_of_two, zero), seed=0), 5, 2, 1),
     'keep': PerSample(keep(same), 1, 0, 1),
     'flatten': PerSample(flatten(), 5, 2, 1),
@@ -297,7 +309,7 @@ def peak(run):
 def test_everything_public_has_a_budget():
     makers = {name for name in pipekit.__all__ if isinstance(getattr(pipekit, name), FunctionType)}
     budgets = {name.partition(',')[0] for name in [*SAMPLE_BUDGETS, *BATCH_BUDGETS, *HAND_OVER_BUDGETS]}
-    assert not makers - {'described', 'per_worker', 'processes', 'threads', 'show'} - budgets
+    assert not makers - {'described', 'executor', 'per_worker', 'processes', 'threads', 'show'} - budgets
 
 
 @pytest.mark.parametrize('name', SAMPLE_BUDGETS)

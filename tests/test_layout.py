@@ -25,8 +25,10 @@ HOUSE = """
     batches         batch_iterator
                     delivery
                     prefetch_thread
-                    stalls  prefetch  states  held_generators
-    stages          batching  mapping  ordering  sources  arrays
+                    stalls  prefetch  states  generator_checks
+    stages          batching  mapping  ordering  sources  arrays  purity
+                    seeding
+                    held_generators
                     functions  combiners
                     leaves
     plans           pipeline
@@ -44,6 +46,7 @@ HOUSE = """
                     activities  failures
                     error_notes  on_error  randomness  index_stream  nesting
                     cursors  metering
+                    global_generators
 
     workers         pools
                     process_pool  thread_pool  borrowed

@@ -23,7 +23,7 @@ from ..streams.metering import Meter
 from ..streams.nesting import open_stream
 from ..streams.stream import Stream
 from ..workers.pools import WorkerPools
-from .held_generators import warn_of_held_generators
+from .generator_checks import check_seeded, warn_of_held_generators, warn_of_moved
 from .prefetch import Prefetch
 from .prefetch_thread import PrefetchThread, Signal, entries_in_passes, entries_of, stop_all
 from .states import STATE_VERSION, checked_counts, checked_failures
@@ -49,6 +49,7 @@ class Delivery(Generic[Out_co]):
         self.meter = Meter()
         self._logged = perf_counter()
         self._skips = pipeline.skips
+        self._moved: set[str] = set()  # libraries whose global generators a function has been found to draw from
         self._current_epoch: Callable[[], Epoch[Out_co] | None] = _nothing
         self._resumes_after: int | None = None  # the position in the epoch in which a loaded state was taken
         self._thread: PrefetchThread | None = None
@@ -258,11 +259,12 @@ class Delivery(Generic[Out_co]):
         return cursor
 
     def _start_thread(self) -> None:
+        check_seeded(self.pipeline)
         warn_of_held_generators(self.pipeline)
         _started.add(self)
         position, end = self.position, self.end
         open_at = entries_in_passes if end.batches_per_epoch is None else entries_of
-        meter = Meter(is_exact=end.profile)
+        meter = Meter(is_exact=end.profile, on_moved=partial(warn_of_moved, self.pipeline, self._moved))
         pools = WorkerPools(meter.add_wait)
         failures = self.failures.rewound_to(self.failures.counts_at(self.stage_positions()))
         context = Context(run=Run(pools, meter, BlockPool(), failures))

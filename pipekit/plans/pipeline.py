@@ -219,11 +219,10 @@ class Pipeline(Stream[Out_co]):
         return place_operations(operations, self._source.seeds, self._source.share)
 
     @property
-    def maps_in_workers(self) -> Iterator[tuple[PlacedOperation, Workers]]:  # type: ignore[override]
-        """The maps that run in workers under ``prefetch``, with these; not those of the branches."""
+    def maps_with_workers(self) -> Iterator[tuple[PlacedOperation, Workers | None]]:  # type: ignore[override]
+        """The maps, each with the workers that it runs in under ``prefetch``; not those of the branches."""
         for maps in flatten(map(map_groups, plan(self._operations, has_workers=True))):
-            workers = maps[0].operation.workers
-            yield from ((each, workers) for each in maps if workers is not None)
+            yield from ((each, maps[0].operation.workers) for each in maps)
 
     def _place(self, number: int) -> StageLocation:
         parts = [self._source, *self._stages]

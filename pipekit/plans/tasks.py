@@ -12,9 +12,11 @@ from ..describing.display import brief, code
 from ..memory.blocks import BlockPool, allocating_from
 from ..streams.activities import runs_task
 from ..streams.calls import Call, Crashed, Located, Pause, function_of_calls, uncrashed
-from ..streams.metering import OFF, Recorder
+from ..streams.metering import OFF, Moved, Recorder
 from ..streams.randomness import Key
 from .operations import PendingBatch
+
+FIRST_SECONDS = 0.1  # that other threads wait, at most, while the first value is processed
 
 
 class Task:
@@ -34,6 +36,9 @@ class Task:
         self.is_measured = is_measured
         self._pause, self._memory = pause, memory  # for this process only: not pickled
         self._local = threading.local()  # random generators must not be shared between threads
+        self._watched: set[str] = set()
+        self._first, self._is_done = [None], threading.Event()  # the first value is processed alone
+        self._is_alone, self._is_settled = True, not is_measured
 
     @runs_task
     def __call__(self, located: Located, begin: Callable[[], object] = int) -> Any:
@@ -41,14 +46,31 @@ class Task:
         value, cursor, before = located
         local = self._local
         if not hasattr(local, 'function'):
-            local.recorder = Recorder(_lane(), is_recording=True) if self.is_measured else OFF
+            local.recorder = Recorder(_lane(), is_recording=True, watched=self._watched) if self.is_measured else OFF
             function = function_of_calls(self._calls, self.key, recorder=local.recorder, pause=self._pause)
             local.function = function if self._memory is None else allocating_from(self._memory, function)
-        result = local.function((value, cursor), before)
+        result = local.function((value, cursor), before) if self._is_settled else self._first_result(*located)
         if not self.is_measured:
             return result
         calls, local.recorder.calls = local.recorder.calls, []
         return result, calls
+
+    def _first_result(self, value: Any, cursor: Any, before: Any) -> Any:
+        # Alone: only then is it known which function moves a generator that all threads share.
+        local = self._local
+        try:
+            self._first.pop()
+        except IndexError:  # another thread is at it
+            self._is_alone = self._is_done.wait(FIRST_SECONDS) and self._is_alone
+            return local.function((value, cursor), before)
+        try:
+            result = local.function((value, cursor), before)
+        finally:
+            self._is_settled = True
+            self._is_done.set()
+        if not self._is_alone:
+            local.recorder.calls = [call for call in local.recorder.calls if not isinstance(call, Moved)]
+        return result
 
     def keyed(self, key: Key) -> Task:
         """The same task with another key."""

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from more_itertools import repeatfunc
 
+from .global_generators import global_states, moved_since
+
 T = TypeVar('T')
 
 MAX_RECORDS = 1000  # batches, and calls of each stage: older records are dropped
@@ -69,6 +71,13 @@ class WaitRecord(NamedTuple):
     is_first: bool
 
 
+class Moved(NamedTuple):
+    """A function of a stage has drawn from the generators that whole programs share, of these libraries."""
+
+    path: str
+    libraries: list[str]
+
+
 # The fields of a record as a plain tuple, which is faster to make and smaller to pickle.
 RawRecord: TypeAlias = tuple[Any, ...]
 
@@ -80,16 +89,22 @@ class Recorder:
     ----------
     lane
         The thread or process in which the calls happen.
+    watched
+        The paths of the stages whose functions have been called before.
     """
 
-    def __init__(self, lane: str, *, is_recording: bool):
+    def __init__(self, lane: str, *, is_recording: bool, watched: set[str] | None = None):
         self.lane = lane
         self.is_recording = is_recording
         self.calls: list[RawRecord] = []
         self.recorded_seconds = 0.0
+        self._watched = set() if watched is None else watched
 
     def call(self, path: str, function: Any, *args: Any) -> Any:
         """Call a function of a stage and record the call."""
+        if path not in self._watched:
+            self._watched.add(path)
+            function = partial(self._call_watched, path, function)
         begin, computed = perf_counter(), thread_time()
         try:
             return function(*args)
@@ -97,6 +112,13 @@ class Recorder:
             end = perf_counter()
             self.recorded_seconds += end - begin
             self.calls.append((path, self.lane, begin, end, thread_time() - computed))
+
+    def _call_watched(self, path: str, function: Any, *args: Any) -> Any:
+        before = global_states()
+        result = function(*args)
+        if moved := moved_since(before):
+            self.calls.append(Moved(path, moved))
+        return result
 
 
 class Meter(Recorder):
@@ -106,11 +128,14 @@ class Meter(Recorder):
     ----------
     is_exact
         Whether to sample every batch, and to measure what happens outside users' functions too: sources, shuffles.
+    on_moved
+        Called with what a function has moved.
     """
 
-    def __init__(self, *, is_exact: bool = False) -> None:
+    def __init__(self, *, is_exact: bool = False, on_moved: Callable[[Moved], object] = bool) -> None:
         super().__init__('prefetch', is_recording=is_exact)
         self.is_exact = is_exact
+        self._on_moved = on_moved
         self.batches = _records()
         self.waits = _records()
         self.n_batches = self.n_sampled = 0
@@ -154,15 +179,18 @@ class Meter(Recorder):
     def add_calls(self, calls: list[RawRecord]) -> None:
         """Add records of calls, which may come from a worker."""
         for call in calls:
-            self.calls_of[call[0]].append(call)
-            self.n_calls[call[0]] += 1
+            if isinstance(call, Moved):
+                self._on_moved(call)
+            else:
+                self.calls_of[call[0]].append(call)
+                self.n_calls[call[0]] += 1
 
     def unpacked(self, measured: tuple[Any, list[RawRecord]]) -> Any:
         """The result that a worker sent together with records of its calls, which are added."""
         result, calls = measured
         self.add_calls(calls)
         workers, begin, end = self._last_wait
-        if calls and begin < (made := calls[-1][3]) < end:
+        if calls and not isinstance(calls[-1], Moved) and begin < (made := calls[-1][3]) < end:
             self.delays[workers].append(end - made)
         return result
 

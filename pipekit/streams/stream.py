@@ -20,6 +20,7 @@ from .context import ALONE, Context
 from .cursors import START, Cursor, Out_co, Pairs, T, cursor_of
 from .error_notes import annotate
 from .failures import Failures
+from .global_generators import global_states, moved_since
 from .index_stream import IndexStream
 from .metering import StageRow
 from .nesting import open_stream, streams_within
@@ -39,7 +40,7 @@ class Stream(ABC, Generic[Out_co]):
     indices: IndexStream | None = None  # if the values are elements of a sequence
     share: Any = None  # if the values are the shares of one rank
     on_every_rank: Iterable[Any] = ()  # the source and stages that compute the samples of all ranks
-    maps_in_workers: Iterable[tuple[Any, Any]] = ()  # operations and their workers; not those of the branches
+    maps_with_workers: Iterable[tuple[Any, Any]] = ()  # operations and their workers; not those of the branches
 
     @abstractmethod
     def open(self, cursor: Cursor, context: Context) -> Pairs[Out_co]:
@@ -194,8 +195,14 @@ class Stream(ABC, Generic[Out_co]):
         """
         found: list[str | None] = [None] * (1 + len(self.stages))
 
+        moved: dict[int, list[str]] = {}
+        states = global_states()
+
         def observe(number: int, value: Any) -> Any:
-            found[number] = found[number] or structure(value)
+            nonlocal states
+            if found[number] is None:
+                found[number], moved[number] = structure(value), moved_since(states)
+            states = global_states()
             return value
 
         if self.reopens:
@@ -207,6 +214,8 @@ class Stream(ABC, Generic[Out_co]):
         rows = [[code(part), what or unknown] for part, what in zip(self._parts, found, strict=True)]
         replaying = [code(part) for part in self._parts if part.replays]
         notes = [f'{part} resumes by replay: from the beginning, skipping' for part in replaying]
+        drawing = [(code(part), ' and '.join(moved.get(number, []))) for number, part in enumerate(self._parts)]
+        notes += [f'{part} draws from the global generator of {names}: see seeded' for part, names in drawing if names]
         notes += [f'{code(part)} is computed on every rank, for all of them' for part in self.on_every_rank]
         return Table(['stage', 'first value'], rows, notes=notes)
 

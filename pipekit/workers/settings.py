@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
 import numpy as np
 
 T = TypeVar('T')
+
+_is_beside_others: ContextVar[bool] = ContextVar('is_beside_others', default=False)
 
 
 class Settings:
@@ -57,7 +59,13 @@ def _received(work: object, errors: Any, call: Any, decimal_context: Any) -> obj
     return work
 
 
+def is_beside_others() -> bool:
+    """Whether this is a thread of ``prefetch`` or of ``threads(n)``, which runs beside those of the program."""
+    return _is_beside_others.get()
+
+
 def _call(function: Callable[..., T], args: tuple[Any, ...]) -> T:
+    _is_beside_others.set(True)
     _copy_decimal_context()
     return function(*args)
 

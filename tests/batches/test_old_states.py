@@ -25,6 +25,21 @@ def jitter(number, rng):
     return number + rng.random()
 
 
+def add_globally(number):
+    return number + np.random.rand()
+
+
+class Noise:
+    def __init__(self):
+        self.generator = np.random.RandomState(0)
+
+    def __call__(self, number):
+        return number + self.generator.rand()
+
+
+NOISE = Noise()
+
+
 def roll(rng):
     return int(rng.integers(100))
 
@@ -80,6 +95,11 @@ PIPELINES = {
         'pipeline(sample(range(5), [0, 1, 2, 3, 4], replace=False, seed=1), combine_batches(2, list), prefetch(3))'
     ),
     'sample, of many': 'pipeline(sample(range(10**9), replace=False, seed=1), combine_batches(2), prefetch(3))',
+    'seeded, reseeded': (
+        'pipeline(sample(range(50), seed=1), apply(seeded(add_globally), seed=2, workers=processes(1)), '
+        'apply(reseeded(NOISE), seed=2), combine_batches(2), prefetch(3))'
+    ),
+    'shares': 'pipeline(sample(range(50), seed=1), combine_batches(6, rank=1, world_size=3), prefetch(3))',
     'load_by_random_id': (
         'make_infinite_batch_iter(load_by_random_id(abs, float, ids=range(20), seed=1), unpack(shift, seed=1), '
         'batch_size=3, n_iters_per_epoch=3)'
@@ -192,7 +212,7 @@ def test_a_saved_state_goes_on_with_the_batches_that_followed(name):
 def test_everything_public_is_in_a_state():
     makers = {name for name, value in PUBLIC.items() if isinstance(value, FunctionType)}
     names = {name for saved in SAVED.values() for name in re.findall(r'\w+', saved['code'])}
-    assert not makers - names - {'described', 'executor', 'per_worker', 'processes', 'show'}
+    assert not makers - names - {'described', 'executor', 'per_worker', 'show'}
 
 
 if __name__ == '__main__':

@@ -32,7 +32,8 @@ from pipekit import (
     unpack_args,
     zip_apply,
 )
-from pipekit.batches.held_generators import held_generators, warn_of_held_generators
+from pipekit.batches.generator_checks import warn_of_held_generators
+from pipekit.stages.held_generators import held_generators
 
 GEN, OTHER = np.random.default_rng(0), np.random.RandomState(0)
 COMPOSED = SimpleNamespace(transforms=[SimpleNamespace(p=0.5, random_generator=np.random.default_rng(0))])

@@ -1,4 +1,4 @@
-"""Warns of random generators that functions with workers hold on to: processes copy them, and threads share them."""
+"""Finds the values that a function can reach, above all the random generators, without running code of the user's."""
 
 from __future__ import annotations
 
@@ -19,16 +19,12 @@ from types import (
     ModuleType,
 )
 from typing import Any, NamedTuple
-from warnings import warn
 
 import numpy as np
 
-from ..describing.display import code
-from ..describing.tracebacks import OWN_FILES, own_depth
-from ..stages.functions import SampleFunction, Unpacking
-from ..streams.stream import Stream
-from ..workers.kinds import Processes, Threads, Workers
+from ..describing.tracebacks import OWN_FILES
 from ..workers.resources import PerWorker
+from .functions import SampleFunction, Unpacking
 
 MOST_VALUES, MOST_ITEMS, DEEPEST = 300, 50, 3  # values in a function, items in each, objects within objects
 PLAIN = (str, bytes, int, float, complex, type(None), np.ndarray, np.generic, type, ModuleType)
@@ -71,55 +67,34 @@ class Reached(NamedTuple):
         return Reached(value, self.owner, path, self.depth + depth, False, self.names)
 
 
-def warn_of_held_generators(stream: Stream[Any]) -> None:
-    """Warn of each random generator that a function with workers holds on to, without running code of the user's."""
-    messages: list[str] = []
-    with suppress(Exception):
-        messages.extend(_messages(stream, set()))
-    for message in messages:
-        warn(message, RuntimeWarning, stacklevel=own_depth())
-
-
-def _messages(stream: Stream[Any], told: set[Any]) -> Iterator[str]:
-    for each, workers in stream.maps_in_workers:
-        function, part = each.operation.function, each.place.part
-        for found in held_generators(function, takes_rng=each.operation.seed is not None):
-            variable = id(part), id(found.owner), *found.path.removeprefix('self.').replace('[', '.').split('.')[:1]
-            if not told & {id(found.value), variable}:
-                holds = f'{code(found.owner)} holds the random generator `{found.path}`, {_use_in(workers)}'
-                yield f'{" ".join(code(part).split())}: {holds}; let the function take the argument rng= instead'
-            told |= {id(found.value), variable}
-    for branch in stream.source.branches:
-        yield from _messages(branch, told)
-
-
-def _use_in(workers: Workers) -> str:
-    if isinstance(workers, Processes):
-        return 'of which each process has a copy, so that random numbers repeat'
-    if isinstance(workers, Threads):
-        return 'which the threads share and draw from in no fixed order'
-    return 'which the workers of the executor copy or share'
-
-
 def held_generators(function: Callable[..., Any], *, takes_rng: bool = False) -> Iterator[Reached]:
     """The random generators that a function can reach, the nearest first; not those that a whole program shares."""
-    kinds = _kinds_of_generators()
-    seen: dict[int, Any] = {id(each): each for each in (_loaded(*item) for item in GLOBAL.items())}
+    shared = [id(_loaded(*item)) for item in GLOBAL.items()]
+    for reached in values_within(function, _kinds_of_generators(), takes_rng=takes_rng):
+        if id(reached.value) not in shared and type(reached.value) is not _loaded('random', 'SystemRandom'):
+            yield reached
+
+
+def values_within(
+    function: Callable[..., Any], kinds: tuple[type, ...], *, takes_rng: bool = False
+) -> Iterator[Reached]:
+    """The values of some kinds that a function can reach, the nearest first."""
+    seen: dict[int, Any] = {}
     waiting = deque([Reached(function, takes_rng=takes_rng)])
     members: dict[int, dict[str, Any]] = {}
     while waiting and len(seen) < MOST_VALUES:
         reached = waiting.popleft()
-        is_generator = issubclass(type(reached.value), kinds)
-        if is_generator and not all(name in _globals_of(where) for where, name in reached.names):
+        is_found = issubclass(type(reached.value), kinds)
+        if is_found and not all(name in _globals_of(where) for where, name in reached.names):
             continue
         if seen.setdefault(id(reached.value), reached) is not reached:
             continue
-        if not is_generator:
+        if is_found:
+            yield reached
+        else:
             with suppress(Exception):  # another thread may be changing it
                 values = (each for each in _values_in(reached, members) if not issubclass(type(each.value), PLAIN))
                 waiting.extend(islice(values, MOST_VALUES - len(waiting)))
-        elif type(reached.value) is not _loaded('random', 'SystemRandom'):
-            yield reached
 
 
 def _values_in(reached: Reached, members: dict[int, dict[str, Any]]) -> Iterator[Reached]:
@@ -143,6 +118,8 @@ def _values_in(reached: Reached, members: dict[int, dict[str, Any]]) -> Iterator
             name = f'[{key!r}]' if type(key) in (int, str) else '[...]'
             yield reached.within(name, each) if reached.path else reached._replace(value=each)  # in a wrapper
     elif issubclass(kind, WRAPPERS):
+        if getattr(kind, 'owns_generators', False):
+            return
         yield from (reached._replace(value=each) for name, each in vars(value).items() if name != '_call')
     elif reached.depth < DEEPEST and members_of(kind).get('__module__', '').partition('.')[0] != 'pipekit':
         own = reached if reached.path else reached._replace(owner=value, path='self')
