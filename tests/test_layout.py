@@ -29,7 +29,7 @@ HOUSE = """
     stages          batching  mapping  ordering  sources  arrays  purity
                     seeding
                     held_generators
-                    functions  combiners
+                    functions  combiners  draws
                     leaves
     plans           pipeline
                     running

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, overload
 from warnings import warn
@@ -65,11 +66,12 @@ class BatchIterator(Generic[Out_co]):
         return self._delivery.begin_epoch()
 
     def __len__(self) -> int:
-        if self._end.batches_per_epoch is None:
+        n = self._end.batches_per_epoch or self.pipeline.length
+        if n is None or n == inf:
             raise TypeError(
                 'an epoch is one pass over the source, of unknown length; pass batches_per_epoch to prefetch'
             )
-        return self._end.batches_per_epoch
+        return int(n)
 
     def __bool__(self) -> bool:
         return True  # also if len() raises
@@ -126,8 +128,8 @@ class BatchIterator(Generic[Out_co]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state.
 
-        The next loop yields the rest of the epoch in which the state was taken. It yields nothing if that was in the
-        loop after the last batch, and all of the next epoch if it was between epochs.
+        The next loop yields the rest of the epoch in which the state was taken, and all of the next epoch if the state
+        was taken between epochs, or after the last of ``batches_per_epoch`` batches.
 
         Raises
         ------

@@ -62,6 +62,8 @@ class Delivery(Generic[Out_co]):
 
     def begin_epoch(self) -> Epoch[Out_co]:
         """Begin an epoch, which ends the one before."""
+        if self.end.restart and self.position[0] != START and self._resumes_after is None:
+            self._go_to((START, self.position[1]), self._new_failures())
         self.open()
         for _ in self._lock.held():
             position = None
@@ -161,10 +163,12 @@ class Delivery(Generic[Out_co]):
         delivered, in_epoch = checked_counts(state, self.state_dict())
         counts = checked_failures(state, self.pipeline.stage_paths())
         cursor = self._checked_cursor(state['cursor'])
+        self._go_to((cursor, delivered), self._new_failures().rewound_to(counts), in_epoch)
+
+    def _go_to(self, position: tuple[Cursor, int], failures: Failures, in_epoch: int | None = None) -> None:
         for _ in self._lock.held():
             threads = self._stop_threads()
-            self.position, self._resumes_after = (cursor, delivered), in_epoch
-            self.failures = self._new_failures().rewound_to(counts)
+            self.position, self.failures, self._resumes_after = position, failures, in_epoch
             self._current_epoch, self._forked = _nothing, False
         self._join(threads)
 

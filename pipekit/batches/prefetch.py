@@ -20,12 +20,14 @@ class Prefetch(Description):
         profile: bool,
         report_every: float | None,
         stall_after: float | None,
+        restart: bool,
     ):
         self.batches_per_epoch = batches_per_epoch
         self.buffer_size = buffer_size
         self.profile = profile
         self.report_every = report_every
         self.stall_after = stall_after
+        self.restart = restart
 
     def remedy(self, pipeline: Stream[Any], delivered: int) -> str:
         """What to do about an epoch without batches, the first of them after so many."""
@@ -51,6 +53,7 @@ def prefetch(
     profile: bool = False,
     report_every: float | None = None,
     stall_after: float | None = 60.0,
+    restart: bool = False,
 ) -> Prefetch:
     """Make batches in a background thread, ahead of their use. Always the last part of a pipeline.
 
@@ -70,6 +73,9 @@ def prefetch(
         The number of seconds that a loop waits for one batch before it warns. The warning names the busy stages, their
         samples and since when they are busy, and shows the stacks of the threads. The loop goes on waiting. With
         ``None``, it never warns.
+    restart
+        Whether each loop starts again at the beginning, with the same random numbers, wherever the one before it ended:
+        for validation.
 
     Examples
     --------
@@ -78,6 +84,9 @@ def prefetch(
     >>> with batches:
     ...     list(batches), list(batches)
     (['aa', 'ba', 'bc'], ['ac', 'ba', 'ab'])
+    >>> with pipeline('abcd', combine_batches(2, ''.join), prefetch(restart=True)) as validation:
+    ...     next(iter(validation)), list(validation)
+    ('ab', ['ab', 'cd'])
     """
     return Prefetch(
         optional(positive_int, 'batches_per_epoch', batches_per_epoch, 'a positive int'),
@@ -85,4 +94,5 @@ def prefetch(
         boolean('profile', profile),
         optional(positive, 'report_every', report_every, 'a positive number'),
         optional(positive, 'stall_after', stall_after, 'a positive number'),
+        boolean('restart', restart),
     )

@@ -19,6 +19,8 @@ PATH = re.compile(r'\d+(\.\d+)*')
 def checked_counts(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[int, int | None]:
     """Compare a saved state with the state of the batches; return its counts of batches, in all and in the epoch.
 
+    The latter is ``None`` between two epochs.
+
     Examples
     --------
     >>> own = {'version': 1, 'delivered': 2, 'in_epoch': 2, 'batches_per_epoch': 5, 'failures': {}}
@@ -45,7 +47,9 @@ def checked_counts(state: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[in
     delivered = _count(state, 'delivered', sys.maxsize)
     if state['in_epoch'] is None:
         return delivered, None
-    return delivered, _count(state, 'in_epoch', delivered if per_epoch is None else min(delivered, per_epoch))
+    in_epoch = _count(state, 'in_epoch', delivered if per_epoch is None else min(delivered, per_epoch))
+    # Of an epoch of fixed length nothing is left after its last batch: whoever loads that state is in the next one.
+    return delivered, None if in_epoch == per_epoch else in_epoch
 
 
 def checked_failures(state: Mapping[str, Any], paths: Collection[str] | None = None) -> dict[str, list[int]]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
+from math import inf
 from typing import Any, NamedTuple, TypeAlias
 
 from more_itertools import ilen
@@ -34,6 +35,10 @@ class Operation:
     share: Share | None = None  # if it leaves a share of the samples to one rank
     splits = False  # whether it leaves to each rank other samples than to the other ranks
     length_depends_on_values = False  # whether how many values it yields depends on what they are
+
+    def length_of(self, n: float) -> float | None:
+        """The number of values that it makes of ``n``, which may be infinite; ``None`` if it is not known."""
+        return None
 
 
 class Share(NamedTuple):
@@ -75,6 +80,9 @@ class Map(Operation):
     def length_depends_on_values(self) -> bool:  # type: ignore[override]
         return any(isinstance(each, Skip) and each.substitute is None for each in self.on_error)
 
+    def length_of(self, n: float) -> float | None:
+        return None if self.length_depends_on_values else n
+
 
 @dataclass(frozen=True)
 class Chunk(Operation):
@@ -91,6 +99,12 @@ class Chunk(Operation):
     @property
     def splits(self) -> bool:  # type: ignore[override]
         return self.share is not None
+
+    def length_of(self, n: float) -> float | None:
+        if n == inf:
+            return n
+        n_full, rest = divmod(int(n), self.size)
+        return n_full + bool(rest and self.makes_batch(rest))
 
     def makes_batch(self, n: int) -> bool:
         """Whether the last ``n`` samples make a batch, or the next ones if they are enough."""
@@ -129,6 +143,8 @@ class Custom(Operation):
         Whether it opens its upstream once, at its own cursor: neighbours that do are not opened within one another.
     splits, length_depends_on_values
         As for ``Operation``.
+    length
+        The function behind ``length_of``, if the number of values is known.
     """
 
     open: OpenStage[Any, Any]
@@ -141,6 +157,10 @@ class Custom(Operation):
     opens_at_cursor: bool = False
     splits: bool = False
     length_depends_on_values: bool = False
+    length: Callable[[float], float] | None = None
+
+    def length_of(self, n: float) -> float | None:
+        return None if self.length is None else self.length(n)
 
 
 class PendingBatch(NamedTuple):

@@ -230,6 +230,13 @@ class Pipeline(Stream[Out_co]):
         return StageLocation(parts[number - 1], number, len(parts), shares_cursors=shares_cursors)
 
     @property
+    def length(self) -> float | None:  # type: ignore[override]
+        n = self._source.length
+        for each in self._operations:
+            n = None if n is None else each.operation.length_of(n)
+        return n
+
+    @property
     def on_every_rank(self) -> list[Any]:  # type: ignore[override]
         return [] if self._source.share is not None else computed_on_every_rank(self._source, self._stages)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain, islice
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def shuffle(window: int, *, seed: int | None = None) -> SameType:
                 yield values.pop(), (start, number) if number < n else (end, 0)
             start, done = end, 0
 
-    stage = SameType.from_operations(Custom(open_on, seed=seed, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(Custom(open_on, seed=seed, keeps_structure=True, reorders=True, length=_same))
     return stage
 
 
@@ -67,7 +68,9 @@ def take(n: int) -> SameType:
         checked_index(taken, stage, n)
         return map(with_prefix, range(taken + 1, n + 1), upstream(before, context))
 
-    stage = SameType.from_operations(Custom(open_on, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(
+        Custom(open_on, keeps_structure=True, reorders=True, length=lambda length: min(length, n))
+    )
     return stage
 
 
@@ -94,7 +97,15 @@ def repeat(times: int | None = None) -> SameType:
         left = None if times is None else times - checked_index(number, stage, times)
         return chain.from_iterable(islice(passes(upstream, number, before, context), left))
 
-    stage = SameType.from_operations(Custom(open_on, reopens_upstream=True, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(
+        Custom(
+            open_on,
+            reopens_upstream=True,
+            keeps_structure=True,
+            reorders=True,
+            length=lambda n: n * (inf if times is None else times) if n else 0,
+        )
+    )
     return stage
 
 
@@ -128,6 +139,9 @@ def shard(rank: int, world_size: int, *, drop_last: bool = False) -> SameType:
     rank, world_size = checked_rank(rank, world_size)
     drop_last = boolean('drop_last', drop_last)
 
+    def length(n: float) -> float:
+        return n if n == inf else n // world_size if drop_last else (n + world_size - 1 - rank) // world_size
+
     def is_full(chunk: list[Pair[Any]]) -> bool:
         return len(chunk) == world_size
 
@@ -142,7 +156,7 @@ def shard(rank: int, world_size: int, *, drop_last: bool = False) -> SameType:
             cursor = cursor[0]
         return map(own_share, filter(is_full, chunked(upstream(cursor, context), world_size)))
 
-    return SameType.from_operations(Custom(open_on, keeps_structure=True, reorders=True, splits=True))
+    return SameType.from_operations(Custom(open_on, keeps_structure=True, reorders=True, length=length, splits=True))
 
 
 @described
@@ -203,5 +217,11 @@ def expiration_pool(pool_size: int, repetitions: int, iterations: int = 1, *, se
         pairs = upstream(START, context)
         return enumerate_from(lambda: drawn(pairs, generator), checked_index(cursor, stage))
 
-    stage = SameType.from_operations(Custom(open_on, seed=seed, replays=True, keeps_structure=True, reorders=True))
+    stage = SameType.from_operations(
+        Custom(open_on, seed=seed, replays=True, keeps_structure=True, reorders=True, length=lambda n: n * repetitions)
+    )
     return stage
+
+
+def _same(n: float) -> float:
+    return n

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
+from math import inf
 from typing import Any, Protocol, TypeAlias, TypeVar, overload
 from warnings import warn
 
-import numpy as np
-import numpy.typing as npt
 from more_itertools import all_equal
 
 from ..describing.arguments import boolean, function, seed_or_fresh, weights_of
@@ -20,11 +19,11 @@ from ..streams.calls import Call, function_of_calls
 from ..streams.context import Context, Upstream
 from ..streams.cursors import START, Cursor, Pair, Pairs, checked_index, split_cursor
 from ..streams.error_notes import UNKNOWN
-from ..streams.index_stream import INDICES_PER_BLOCK, Between, IndexStream, NumberedIndices, numbered
+from ..streams.index_stream import IndexStream, NumberedIndices, numbered
 from ..streams.iterables import is_sequence, source_of
 from ..streams.metering import OFF
-from ..streams.randomness import Generators, Indices, permutation, random_order
 from ..streams.stream import Source, Stream, StreamIterator
+from .draws import cumulative_shares, with_replacement, without_replacement
 
 A = TypeVar('A')
 B = TypeVar('B')
@@ -32,7 +31,6 @@ C = TypeVar('C')
 T = TypeVar('T')
 T_co = TypeVar('T_co', covariant=True)
 Iterates: TypeAlias = Iterable[T] | Callable[[], Iterable[T]]
-Weights: TypeAlias = npt.NDArray[np.float64]
 
 
 class Indexable(Protocol[T_co]):
@@ -95,9 +93,9 @@ def sample(
     checked = None if weights is None else weights_of(weights, n, 'elements')
     seed = seed_or_fresh(seed)
     if boolean('replace', replace):
-        draws = partial(_with_replacement, n, _cumulative_shares(checked))
+        draws = partial(with_replacement, n, cumulative_shares(checked))
     else:
-        draws = partial(_without_replacement, n, checked)
+        draws = partial(without_replacement, n, checked)
 
     def open_numbered(cursor: Cursor, context: Context) -> NumberedIndices:
         _check_length(sequence, n)
@@ -109,7 +107,7 @@ def sample(
     def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
         return ((sequence[index], number) for index, number in drawn.open_at(cursor, context))
 
-    return Source(open_at, seed=seed, indices=drawn)
+    return Source(open_at, seed=seed, indices=drawn, is_endless=True)
 
 
 @overload
@@ -198,7 +196,7 @@ def _loaded_by_random_id(*loaders: Callable[[Any], Any], ids: Any, weights: Any 
         function = function_of_calls(calls, context.key, cursor, context.run.meter or OFF)
         return map(function, drawn.open(cursor, context))
 
-    return _LoadedByRandomId(open_at, seed=seed)
+    return _LoadedByRandomId(open_at, seed=seed, is_endless=True)
 
 
 def _combined_loader(loaders: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
@@ -241,7 +239,7 @@ def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int
     if not sources:
         raise TypeError('mix needs at least one source')
     streams: list[Stream[T]] = [source_of(source) for source in sources]
-    shares = _cumulative_shares(None if weights is None else weights_of(weights, len(streams), 'sources'))
+    shares = cumulative_shares(None if weights is None else weights_of(weights, len(streams), 'sources'))
     seed = seed_or_fresh(seed)
 
     def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
@@ -258,7 +256,7 @@ def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int
             value, cursors[branch] = next(opened[branch])  # its StopIteration ends the map below
             return value, (number, tuple(cursors))
 
-        between = _with_replacement(len(streams), shares, context.generators(seed))
+        between = with_replacement(len(streams), shares, context.generators(seed))
         choices = NumberedIndices(between, None).after(draws)
         return _ended_for_good(map(draw, count(draws + 1), choices))
 
@@ -269,7 +267,15 @@ def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int
             index_streams[0].sequence, partial(open_branches, [each.open_at for each in index_streams])
         )
     reopens = all(stream.reopens for stream in streams)
-    return Source(open_at, seed=seed, branches=streams, reopens=reopens, indices=indices, share=_common_share(streams))
+    return Source(
+        open_at,
+        seed=seed,
+        branches=streams,
+        reopens=reopens,
+        indices=indices,
+        share=_common_share(streams),
+        is_endless=all(stream.length == inf for stream in streams),
+    )
 
 
 def _common_share(streams: Sequence[Stream[Any]]) -> Any:
@@ -294,51 +300,3 @@ def _check_length(sequence: Any, n: int) -> None:
 
 def _ended_for_good(iterator: Iterator[T]) -> Iterator[T]:
     yield from iterator  # unlike this generator, a map ended by its function would call it again at the next next()
-
-
-def _cumulative_shares(weights: Weights | None) -> Weights | None:
-    if weights is None:
-        return None
-    sums: Weights = np.cumsum(weights)
-    shares: Weights = sums / sums[-1]  # not by weights.sum(), which may round differently: the last one must be 1
-    return shares
-
-
-def _with_replacement(n: int, shares: Weights | None, generators: Generators) -> Between:
-    def between(start: int, stop: int) -> list[int]:
-        first, end = start // INDICES_PER_BLOCK, -(-stop // INDICES_PER_BLOCK)
-        blocks = [generators.at(number).random(INDICES_PER_BLOCK) for number in range(first, end)]
-        before = first * INDICES_PER_BLOCK
-        draws = np.concatenate(blocks or [np.empty(0)])[start - before : stop - before]
-        found = (draws * n).astype(np.int64) if shares is None else np.searchsorted(shares, draws, side='right')
-        indices: list[int] = found.tolist()
-        return indices
-
-    return between
-
-
-def _without_replacement(n: int, weights: Weights | None, generators: Generators) -> Between:
-    allowed = None if weights is None else np.flatnonzero(weights)
-    length = n if allowed is None else len(allowed)
-    number = -1
-    order: Callable[[Indices], Indices]
-
-    def ordered(passed: int) -> Callable[[Indices], Indices]:
-        if allowed is None:
-            return permutation(n, generators.at(passed))
-        assert weights is not None
-        return allowed[random_order(length, generators.at(passed), weights[allowed])].__getitem__
-
-    def between(start: int, stop: int) -> list[int]:
-        nonlocal number, order
-        indices: list[int] = []
-        while start < stop:
-            passed, first = divmod(start, length)
-            if passed != number:
-                number, order = passed, ordered(passed)
-            end = min(stop, (passed + 1) * length)
-            indices += order(np.arange(first, first + end - start)).tolist()
-            start = end
-        return indices
-
-    return between

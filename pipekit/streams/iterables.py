@@ -114,6 +114,10 @@ def _check_not_async(func: Callable[..., Any]) -> None:
 
 
 class _GivenSource(Source[Out_co]):
+    @property
+    def length(self) -> float | None:  # type: ignore[override]
+        return None if self.indices is None else len(self.indices.sequence)
+
     def __repr__(self) -> str:
         return code(self._call.args[0])
 

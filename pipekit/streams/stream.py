@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import chain
+from math import inf
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 from ..describing.arguments import optional, positive_int
@@ -39,6 +40,7 @@ class Stream(ABC, Generic[Out_co]):
     branches: Sequence[Stream[Any]] = ()  # the sources of a mix
     indices: IndexStream | None = None  # if the values are elements of a sequence
     share: Any = None  # if the values are the shares of one rank
+    length: float | None = None  # the number of values, infinite if there is no end; ``None`` if it is not known
     on_every_rank: Iterable[Any] = ()  # the source and stages that compute the samples of all ranks
     maps_with_workers: Iterable[tuple[Any, Any]] = ()  # operations and their workers; not those of the branches
 
@@ -293,6 +295,7 @@ class Source(Description, Stream[Out_co]):
     is_ordered: bool = True  # whether the order is the same in every process
     indices: IndexStream | None = None
     share: Any = None
+    is_endless: bool = False
 
     workers = None
     calls_function = False
@@ -303,6 +306,10 @@ class Source(Description, Stream[Out_co]):
 
     def open(self, cursor: Cursor, context: Context) -> Pairs[Out_co]:
         return self.open_at(cursor, context)
+
+    @property
+    def length(self) -> float | None:  # type: ignore[override]
+        return inf if self.is_endless else None
 
     def fingerprint(self) -> list[str]:
         own = _as_saved(self) if self.branches else self

@@ -10,14 +10,18 @@ from itertools import count, islice
 
 import numpy as np
 import pytest
+from more_itertools import pairwise
 
 from pipekit import (
     Closed,
     Exhausted,
     NotResumable,
+    Stage,
     StateMismatch,
     apply,
     combine_batches,
+    expiration_pool,
+    flatten,
     keep,
     mix,
     pipeline,
@@ -25,6 +29,7 @@ from pipekit import (
     processes,
     repeat,
     sample,
+    shard,
     shuffle,
     skip,
     take,
@@ -143,11 +148,6 @@ def test_the_size_of_the_buffer_changes_no_batch(buffer_size):
 
 def test_the_length_is_that_of_an_epoch():
     assert len(numbers(7)) == 7
-
-
-def test_passes_have_no_length():
-    with pytest.raises(TypeError, match='batches_per_epoch'):
-        len(pipeline('abc', prefetch()))
 
 
 @pytest.mark.parametrize('wrong', [0, -1, 2.5, True, '3'])
@@ -647,13 +647,107 @@ def test_a_state_taken_in_the_loop_goes_on_with_the_rest_of_the_epoch(per_epoch,
 
 
 @pytest.mark.parametrize('per_epoch', [5, None])
-def test_a_state_taken_after_the_last_batch_in_the_loop_leaves_nothing_of_the_epoch(per_epoch):
+def test_a_state_taken_after_the_last_batch_goes_on_with_the_next_epoch_if_that_was_known_to_be_the_last(per_epoch):
     with counted(per_epoch) as batches, counted(per_epoch) as restored:
         for _ in batches:
             state = batches.state_dict()
         restored.load_state_dict(through_json(state))
-        assert list(restored) == []
+        if per_epoch is None:
+            assert list(restored) == []
         assert list(restored) == list(batches)
+
+
+@pytest.mark.parametrize('per_epoch', [3, None])
+def test_each_loop_starts_again_where_that_is_asked_for(per_epoch):
+    def jitter(number, rng):
+        return number + rng.random()
+
+    def make(**options):
+        return pipeline(range(7), apply(jitter, seed=0), combine_batches(2), prefetch(per_epoch, **options))
+
+    with make() as batches:
+        first = [batch.tolist() for batch in batches]
+    with make(restart=True) as batches:
+        for taken in [9, 1, 0, 2, 9, 9]:
+            assert [batch.tolist() for batch in islice(batches, taken)] == first[:taken]
+        epoch = iter(batches)
+        next(epoch)
+        state = through_json(batches.state_dict())
+    with make(restart=True) as batches:
+        batches.load_state_dict(state)
+        assert [batch.tolist() for batch in batches] == first[1:]
+        assert [batch.tolist() for batch in batches] == first
+
+
+def test_failures_count_from_the_beginning_of_each_loop_that_starts_again():
+    def fail(number):
+        return 1 / number
+
+    skipping = apply(fail, on_error=skip(budget=1))
+    with pipeline(range(5), skipping, prefetch(restart=True)) as batches:
+        for _ in range(5):
+            assert len(list(batches)) == 4
+            assert len(batches.failures) == 1
+
+
+def test_an_iterator_cannot_start_again():
+    with pipeline(iter(range(5)), prefetch(restart=True)) as batches:
+        assert list(batches) == [0, 1, 2, 3, 4]
+        with pytest.raises(NotResumable, match='can be opened only once'):
+            list(batches)
+
+
+SIZES = [0, 1, 5, 6, 7, 12, 13]
+
+
+@pytest.mark.parametrize(
+    'stages',
+    [
+        [],
+        [apply(abs)],
+        [shuffle(3, seed=0)],
+        [take(6)],
+        [repeat(2)],
+        [repeat(), take(9)],
+        [repeat(), combine_batches(2), take(4)],
+        [shard(0, 3)],
+        [shard(2, 3)],
+        [shard(1, 3, drop_last=True)],
+        [expiration_pool(2, 3, seed=0)],
+        [combine_batches(3)],
+        [combine_batches(3, drop_last=True)],
+        [combine_batches(6, rank=1, world_size=3)],
+        [combine_batches(6, rank=1, world_size=3, drop_last=True)],
+        [apply(abs), take(11), combine_batches(2, list), shuffle(3, seed=0), combine_batches(2, list)],
+        [pipeline(apply(abs), combine_batches(2))],
+    ],
+)
+def test_the_length_of_a_pass_is_known(stages):
+    for n in SIZES:
+        with pipeline(range(n), *stages, prefetch()) as batches:
+            expected = len(batches)
+            assert expected == len(list(pipeline(range(n), *stages)))
+
+
+@pytest.mark.parametrize(
+    'parts',
+    [
+        [range(5), keep(bool)],
+        [range(5), apply(abs, on_error=skip())],
+        [[[1], [2]], flatten()],
+        [range(5), combine_batches(lambda chunk, value: True)],
+        [range(5), repeat()],
+        [sample(range(5), seed=0)],
+        [lambda: iter(range(5))],
+        [mix(range(5), range(5), seed=0)],
+        [range(5), pairwise],
+        [range(5), Stage(lambda upstream, cursor, context: upstream(cursor, context))],
+        [iter(range(5))],
+    ],
+)
+def test_a_length_that_is_not_known_is_an_error(parts):
+    with pytest.raises(TypeError, match='pass batches_per_epoch to prefetch'):
+        len(pipeline(*parts, prefetch()))
 
 
 @pytest.mark.parametrize('per_epoch', [5, None])

@@ -238,7 +238,7 @@ class Model:
 
     def load_state_dict(self, state):
         self.cursor, self.delivered = as_tuples(state['cursor']), state['delivered']
-        self.resumes_after = state['in_epoch']
+        self.resumes_after = None if state['in_epoch'] == self.case.per_epoch else state['in_epoch']
         self.current, self.is_running = lambda: None, False
         self.first_seen, self.last_seen = self.tried(self.cursor), None
 
