@@ -123,8 +123,8 @@ def _check_order(parts: Sequence[Any]) -> None:
     for number, part in enumerate(parts):
         if isinstance(part.seed, UnseededEntropy) and _decides_order(part, parts[number + 1 :]):
             raise ValueError(
-                f'{code(part)} draws other numbers on each rank, so that the shares would not fit together; pass seed=, '
-                'the same on all ranks'
+                f'{code(part)} draws other numbers on each rank, so that the shares would not fit together; pass '
+                'seed=, the same on all ranks'
             )
         if not getattr(part, 'is_ordered', True):
             raise ValueError(
