@@ -1,7 +1,7 @@
-"""One rank of a library that feeds several: reads ids until a step, or goes on from a state to the end of the epoch.
+"""One rank of a library that feeds several: reads ids for some steps, from a saved state if there is one.
 
 Started by ``ranks.py``, with the variables that torchrun sets. The arguments: the library, the folder with the data,
-the folder to write to, the number of samples, and the step after which the state is saved, or 0 for none.
+the folder to write to, the number of samples, and the number of steps; with 0, the rest of the epoch.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ def run(peer: str, place: Place, output: Path, steps: int) -> None:
         if step == 1:
             seconds, grown = perf_counter() - start, psutil.Process().memory_info().rss - before
         ids.append(batch.tolist())
-        if state is None and step == steps:
-            if place.rank == 0:
+        if step == steps:
+            if place.rank == 0 and state is None:
                 saved.write_bytes(pickle.dumps(save(step)))
             break
     result = {'milliseconds': seconds * 1e3, 'mib': grown / 2**20, 'ids': ids}

@@ -42,9 +42,10 @@ FEW = 20  # ranks checked, where a step of each rank costs as much as a step of 
 
 # Four ranks, and then three
 
-N, N_SHORT_BATCH = 1000 * GLOBAL_BATCH, 1000 * GLOBAL_BATCH + 100
+N_BATCHES = 400
+N, N_SHORT_BATCH = N_BATCHES * GLOBAL_BATCH, N_BATCHES * GLOBAL_BATCH + 100
 N_AT_START = 10**7
-STEPS = 250
+STEPS = 100
 TIMEOUT_SECONDS = 120
 PEER = Path(__file__).with_name('rank_peers.py')
 TITLES = {
@@ -74,15 +75,15 @@ as JSON.
 NOTES_ON_CHANGE = f"""\
 ### From four ranks to three
 
-Four processes read {STEPS} of the 1,000 global batches of {GLOBAL_BATCH} ids that an epoch over {N:,} shuffled ids \
-has, and the first saves the state as the library documents it. Three new processes load it, and read the rest of the \
-epoch. Each library gives a rank {GLOBAL_BATCH // 4} ids a step before and {GLOBAL_BATCH // 3} after; none uses \
-worker processes. *Lost* are ids that nobody has read in the epoch, *repeated* are those read again. Then the same \
+Four processes read {STEPS} of the {N_BATCHES} global batches of {GLOBAL_BATCH} ids that an epoch over {N:,} \
+shuffled ids has, and the first saves the state as the library documents it. Three new processes load it, and read the \
+rest of the epoch. Each library gives a rank {GLOBAL_BATCH // 4} ids a step before and {GLOBAL_BATCH // 3} after; \
+none uses worker processes. *Lost* are ids that nobody has read in the epoch, *repeated* are those read again. Then the same \
 with 100 ids more, which are a last short batch: whether to pad, drop or share it is each library's choice, by its \
 own defaults. *Same batches*: each global batch has the ids that it has when four ranks read the whole epoch.
 
 Time and memory are from making the data set, imported before, to the first batch after the state is loaded; the \
-largest of the three ranks, median of {{rounds}} rounds.
+largest of the three ranks, median of {{rounds}} rounds that take the libraries in turn.
 
 - pipekit: `sample(range(n), replace=False, seed=0)`, `take(n)`, the share, `prefetch()`.
 - `DistributedSampler` with `DataLoader` has no state of its own. Either the epoch begins again, or `islice` skips \
@@ -195,72 +196,100 @@ def launch(peer: str, data: Path, n_ranks: int, n: int, steps: int, output: Path
         for rank in range(n_ranks):
             own = {'RANK': rank, 'LOCAL_RANK': rank, 'GLOBAL_RANK': rank, 'NNODES': 1, 'OMP_NUM_THREADS': 1}
             environment = os.environ | {name: str(value) for name, value in (common | own).items()}
+            errors = stack.enter_context((output / f'{rank}.errors').open('w'))
             process = subprocess.Popen(
-                list(map(str, command)), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+                list(map(str, command)), env=environment, stdout=subprocess.DEVNULL, stderr=errors
             )
             stack.callback(process.wait)
             stack.callback(process.kill)
             processes.append(process)
-        for process in processes:
-            _, error = process.communicate(timeout=TIMEOUT_SECONDS)
-            if process.returncode:
-                raise RuntimeError(error.strip().splitlines()[-1])
+        for rank, process in enumerate(processes):
+            if process.wait(TIMEOUT_SECONDS):
+                raise RuntimeError((output / f'{rank}.errors').read_text().strip().splitlines()[-1])
     return Launch.of([json.loads((output / f'{rank}.json').read_text()) for rank in range(n_ranks)])
 
 
-def write_data(peer: str, folder: Path, n: int) -> Path:
-    """The files that a library reads, if it reads files."""
-    path = folder / f'{peer}-{n}'
-    if peer == 'streaming' and not path.exists():
+def write_data(peer: str, path: Path, n: int) -> None:
+    """Write the files that a library reads, if it reads files."""
+    if peer == 'streaming':
         from streaming import MDSWriter
 
         with MDSWriter(out=str(path), columns={'id': 'int'}) as writer:
             for id in range(n):
                 writer.write({'id': id})
-    if peer == 'litdata' and not path.exists():
+    if peer == 'litdata':
         from litdata import optimize
 
         optimize(int, list(range(n)), str(path), chunk_size=10_000, num_workers=1)
-    return path
 
 
-def change(peer: str, folder: Path, n: int, rounds: int) -> list[str]:
-    """Lost, repeated, same batches, milliseconds, MiB, bytes of the state."""
-    data = write_data(peer, folder, n)
-    with TemporaryDirectory() as name:
-        whole = launch(peer, data, 4, n, 0, Path(name))
-        before = launch(peer, data, 4, n, STEPS, Path(name))
-        after = [launch(peer, data, 3, n, STEPS, Path(name)) for _ in range(rounds)]
-        size = Path(name, 'state').stat().st_size
-    batches = [*before.batches, *after[0].batches]
-    counts = Counter(chain.from_iterable(batches))
-    return [
-        f'{n - len(counts):,}',
-        f'{counts.total() - len(counts):,}',
-        'yes' if batches == whole.batches else 'no',
-        f'{statistics.median(each.milliseconds for each in after):,.0f}',
-        f'{statistics.median(each.mib for each in after):,.0f}',
-        f'{size:,}',
-    ]
+@dataclass
+class Change:
+    """A library that goes on with three ranks instead of four, from the state in ``output``."""
+
+    peer: str
+    data: Path
+    output: Path
+
+    def read(self, n_ranks: int, n: int, steps: int = 0) -> Launch:
+        return launch(self.peer, self.data, n_ranks, n, steps, self.output)
+
+    def lost_and_repeated(self, n: int) -> list[str]:
+        whole = self.read(4, n).batches
+        batches = [*self.read(4, n, STEPS).batches, *self.read(3, n).batches]
+        counts = Counter(chain.from_iterable(batches))
+        same = 'yes' if batches == whole else 'no'
+        return [f'{n - len(counts):,}', f'{counts.total() - len(counts):,}', same]
+
+    @property
+    def state_size(self) -> int:
+        return Path(self.output, 'state').stat().st_size
+
+
+def attempts(peers: Sequence[str], folder: Path, n: int) -> dict[str, tuple[Change, list[str]]]:
+    """What each library lost and repeated, or how it failed."""
+    results = {}
+    for peer in peers:
+        output = folder / f'{peer}-{n}-output'
+        output.mkdir()
+        change = Change(peer, folder / f'{peer}-{n}', output)
+        try:
+            write_data(peer, change.data, n)
+            results[peer] = change, change.lost_and_repeated(n)
+        except (RuntimeError, ImportError, subprocess.TimeoutExpired) as error:
+            results[peer] = change, [f'failed: {type(error).__name__}: {str(error)[:80]}', '', '']
+        print(peer, n, *results[peer][1], flush=True)
+    return results
 
 
 def rows_of_change(peers: Sequence[str], folder: Path, rounds: int) -> Iterator[list[str]]:
     columns = ['lost', 'repeated', 'same batches', 'ms to resume', 'MiB', 'state, bytes']
     yield ['', *columns, 'short batch: lost', 'repeated', 'same batches']
-    for peer in peers:
-        try:
-            yield [TITLES[peer], *change(peer, folder, N, rounds), *change(peer, folder, N_SHORT_BATCH, 1)[:3]]
-        except (RuntimeError, ImportError, subprocess.TimeoutExpired) as error:
-            yield [TITLES[peer], f'failed: {error}', *[''] * 8]
+    changes = attempts(peers, folder, N)
+    going_on = {peer: change for peer, (change, _) in changes.items() if Path(change.output, 'state').exists()}
+    launches = [{peer: change.read(3, N, 1) for peer, change in going_on.items()} for _ in range(rounds)]
+    with_short_batch = attempts(peers, folder, N_SHORT_BATCH)
+    for peer, (change, counts) in changes.items():
+        figures = ['', '', '']
+        if peer in going_on:
+            figures = [*medians(each[peer] for each in launches), f'{change.state_size:,}']
+        yield [TITLES[peer], *counts, *figures, *with_short_batch[peer][1]]
+
+
+def medians(launches: Iterable[Launch]) -> list[str]:
+    milliseconds, mib = zip(*((each.milliseconds, each.mib) for each in launches), strict=True)
+    return [f'{statistics.median(figures):,.0f}' for figures in (milliseconds, mib)]
 
 
 def rows_of_start(peers: Sequence[str], folder: Path, rounds: int) -> Iterator[list[str]]:
     yield ['', 'ms', 'MiB']
     for peer in [each for each in OF_INDICES if each in peers]:
-        with TemporaryDirectory() as name:
-            launches = [launch(peer, folder, 4, N_AT_START, 1, Path(name)) for _ in range(rounds)]
-        figures = [statistics.median(getattr(each, key) for each in launches) for key in ('milliseconds', 'mib')]
-        yield [TITLES[peer].partition(',')[0], *(f'{figure:,.0f}' for figure in figures)]
+        yield [TITLES[peer].partition(',')[0], *medians([start(peer, folder) for _ in range(rounds)])]
+
+
+def start(peer: str, folder: Path) -> Launch:
+    with TemporaryDirectory() as name:
+        return launch(peer, folder, 4, N_AT_START, 1, Path(name))
 
 
 def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
