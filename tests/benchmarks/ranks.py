@@ -79,8 +79,8 @@ Four processes read {STEPS} of the {N_BATCHES} global batches of {GLOBAL_BATCH} 
 shuffled ids has, and the first saves the state as the library documents it. Three new processes load it, and read the \
 rest of the epoch. Each library gives a rank {GLOBAL_BATCH // 4} ids a step before and {GLOBAL_BATCH // 3} after; \
 none uses worker processes. *Lost* are ids that nobody has read in the epoch, *repeated* are those read again. Then \
-the same with 100 ids more, which are a last short batch: whether to pad, drop or share it is each library's choice, by its \
-own defaults. *Same batches*: each global batch has the ids that it has when four ranks read the whole epoch.
+the same with 100 ids more, which are a last short batch: whether to pad, drop or share it is each library's choice, \
+by its own defaults. *Same batches*: each global batch has the ids that it has when four ranks read the whole epoch.
 
 Time and memory are from making the data set, imported before, to the first batch after the state is loaded; the \
 largest of the three ranks, median of {{rounds}} rounds that take the libraries in turn.
