@@ -248,7 +248,7 @@ def _check_ranks(whole: Stream[Any], pairs: list[Any], limit: int, name: str) ->
                 pipeline(whole, combine_batches(GLOBAL_BATCH_SIZE, list, rank=rank, world_size=n, uneven=True))
                 for rank in range(n)
             ]
-        except ValueError:  # it skips samples, or shares batches itself
+        except ValueError:  # it skips samples, shares batches itself, or has no seed
             return
         shares = [_pairs(part, len(batches)) for part in parts]
         where = f'joined from {n} ranks'

@@ -9,7 +9,8 @@ from typing import Any
 
 from more_itertools import rstrip
 
-from ..describing.display import code
+from ..describing.descriptions import UnseededEntropy
+from ..describing.display import brief, code
 from ..streams.calls import Located
 from ..streams.cursors import Cursor, Pair, Pairs
 from ..streams.index_stream import NumberedIndices
@@ -99,7 +100,11 @@ def check_shares(source: Stream[Any], stages: Sequence[Any]) -> None:
     """
     parts = [(stage, each) for stage in stages for each in stage.operations]
     shared_by: Any = source if source.share is not None else None
-    before: list[Any] = [stage for stream in streams_within(source) for stage in stream.stages]
+    streams = list(streams_within(source))
+    before: list[Any] = [stage for stream in streams for stage in stream.stages]
+    share = share_of(source, [operation for _, operation in parts])
+    if share is not None and share.world_size > 1:
+        _check_order([*(stream.source for stream in streams), *before, *stages])
     for stage, operation in parts:
         if shared_by is not None and (operation.splits or operation.length_depends_on_values):
             raise ValueError(_behind(stage, operation, shared_by))
@@ -114,6 +119,26 @@ def check_shares(source: Stream[Any], stages: Sequence[Any]) -> None:
         before.append(stage)
 
 
+def _check_order(parts: Sequence[Any]) -> None:
+    for number, part in enumerate(parts):
+        if isinstance(part.seed, UnseededEntropy) and _decides_order(part, parts[number + 1 :]):
+            raise ValueError(
+                f'{code(part)} draws other numbers on each rank, so that the shares would not fit together; pass '
+                'seed=, the same on all ranks'
+            )
+        if not getattr(part, 'is_ordered', True):
+            raise ValueError(
+                f'the source {brief(part)} is a set, whose order differs between processes, so that the shares would '
+                'not fit together; pass sorted(...)'
+            )
+
+
+def _decides_order(part: Any, later: Sequence[Any]) -> bool:
+    """Whether the numbers that it draws decide which samples come next, rather than what is made of each."""
+    is_map = all(isinstance(each, Map) for each in getattr(part, 'operations', [None]))
+    return not is_map or any(map(_length_depends_on_values, later))
+
+
 def _shares(stage: Any) -> bool:
     return any(each.share is not None for each in stage.operations)
 
@@ -123,7 +148,7 @@ def _only_reorders(stage: Any) -> bool:
 
 
 def _length_depends_on_values(stage: Any) -> bool:
-    return any(each.length_depends_on_values for each in stage.operations)
+    return any(each.length_depends_on_values for each in getattr(stage, 'operations', ()))
 
 
 def _behind(stage: Any, operation: Operation, shared_by: Any) -> str:

@@ -19,6 +19,7 @@ PACKAGES = [
     *('torch', 'torchdata', 'grain', 'spdl', 'streamable', 'deep_pipe'),
 ]
 OURS = 'pipekit'
+MANY_RANKS = '## Many ranks\n'
 TIE = 1.25  # timings on a shared machine vary by this much, so a smaller ratio is a tie
 WIDTH = 120
 
@@ -50,8 +51,14 @@ def text_of(result: Result) -> str:
 
 def page_of(results: Sequence[Result], rounds: int, load: float, folder: str) -> str:
     """The page of the documentation, with the load before the first job; ``folder`` has the pictures."""
-    parts = [INTRODUCTION.format(rounds=rounds), *_setting(load), *_verdict(results), *_tables(results, folder)]
+    parts = [INTRODUCTION.format(rounds=rounds), *setting(load), *_verdict(results), *_tables(results, folder)]
     return '\n'.join(parts)
+
+
+def many_ranks_on(page: Path) -> str:
+    """The last section of the page, which ``ranks.py`` writes."""
+    _, head, text = page.read_text(encoding='utf-8').partition(MANY_RANKS)
+    return head + text
 
 
 def verdict_of(results: Iterable[Result]) -> list[str]:
@@ -67,7 +74,8 @@ def verdict_of(results: Iterable[Result]) -> list[str]:
     return [*(missed or ['every target is met']), *failed]
 
 
-def _setting(load: float) -> list[str]:
+def setting(load: float, packages: Sequence[str] = PACKAGES) -> list[str]:
+    """A table of what was measured where: the date, the machine, the versions."""
     return [
         '| | |',
         '| --- | --- |',
@@ -76,7 +84,7 @@ def _setting(load: float) -> list[str]:
         f'| load before the first job | {load:.1f} |',
         f'| Python | {platform.python_implementation()} {platform.python_version()} |',
         f'| pipekit | {_version("pipekit-batches")}, revision {_revision()} |',
-        *(f'| {package} | {_version(package)} |' for package in PACKAGES),
+        *(f'| {package} | {_version(package)} |' for package in packages),
         '',
     ]
 

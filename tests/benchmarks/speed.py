@@ -14,7 +14,7 @@ import psutil
 from jobs import JOBS
 from measure import run
 from pictures import draw
-from report import page_of, text_of, verdict_of
+from report import many_ranks_on, page_of, text_of, verdict_of
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'benchmarks.md'
 PICTURES = PAGE.parent / 'images'
@@ -54,7 +54,7 @@ def main() -> None:
             picture.unlink()
         for result in results:
             draw(result, PICTURES)
-        PAGE.write_text(page, encoding='utf-8')
+        PAGE.write_text(f'{page}\n{many_ranks_on(PAGE)}', encoding='utf-8')
 
 
 if __name__ == '__main__':

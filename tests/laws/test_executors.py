@@ -71,6 +71,23 @@ def test_an_executor_of_processes_changes_nothing(executor):
             assert np.array_equal(labels, expected_labels)
 
 
+@pytest.mark.parametrize('name', ['of_loky', 'of_dask'])
+def test_the_shares_of_ranks_are_computed_in_an_executor(name, request):
+    executor = request.getfixturevalue(name)
+
+    def shares(rank, world_size, workers=None):
+        share = combine_batches(6, rank=rank, world_size=world_size, workers=workers)
+        return pipeline(range(20), apply(load, workers=workers), unpack(jitter, seed=0, workers=workers), share)
+
+    of_ranks = []
+    for rank in range(2):
+        with pipeline(shares(rank, 2, executor), prefetch()) as batches:
+            of_ranks.append(list(batches))
+    for (images, labels), *parts in zip(shares(0, 1), *of_ranks, strict=True):
+        assert np.array_equal(images, np.concatenate([image for image, _ in parts]))
+        assert np.array_equal(labels, np.concatenate([label for _, label in parts]))
+
+
 def test_an_error_comes_with_its_type_and_attributes(executor):
     with (
         pipeline(range(5), apply(is_broken, workers=executor), prefetch()) as batches,

@@ -305,6 +305,37 @@ def test_stages_of_sources_are_refused_too():
         mix(pipeline(range(9), share), pipeline(range(9), combine_batches(4, list, rank=1, world_size=2)), seed=0)
 
 
+@pytest.mark.parametrize(
+    ('parts', 'drawn_by'),
+    [
+        (lambda share: [sample(range(9)), share], r'sample\(range\(0, 9\)\)'),
+        (lambda share: [range(9), shuffle(3), share], r'shuffle\(3\)'),
+        (lambda share: [range(9), share, shuffle(3)], r'shuffle\(3\)'),
+        (lambda share: [mix(range(9), range(3)), share], 'mix'),
+        (lambda share: [mix(sample(range(9)), range(3), seed=0), share], 'sample'),
+        (lambda share: [mix(pipeline(range(9), shuffle(3)), range(3), seed=0), share], 'shuffle'),
+        (lambda share: [range(9), apply(noisy), keep(bool), share], 'apply'),
+    ],
+)
+def test_numbers_drawn_without_a_seed_that_decide_which_samples_come_next_are_refused(parts, drawn_by):
+    with pytest.raises(ValueError, match=f'{drawn_by}.* draws other numbers on each rank.*pass seed=, the same on all'):
+        pipeline(*parts(combine_batches(4, list, rank=0, world_size=2)))
+    assert list(pipeline(*parts(combine_batches(4, list, rank=0, world_size=1)), take(1)))
+
+
+def test_a_set_is_refused_because_its_order_differs_between_processes():
+    for source in {'a', 'b'}, mix({'a', 'b'}, seed=0):
+        with pytest.raises(ValueError, match=r"the source \{'.'.* is a set, whose order differs .*pass sorted"):
+            pipeline(source, combine_batches(2, list, rank=0, world_size=2))
+        assert len(next(iter(pipeline(source, combine_batches(2, list, rank=0, world_size=1))))) == 2
+
+
+def test_numbers_drawn_without_a_seed_for_each_sample_or_batch_are_not_refused():
+    of_ranks = [list(pipeline(share, apply(noisy))) for share in shares([range(8), apply(noisy)], 4, 2)]
+    batches = joined([share for share, _ in each] for each in of_ranks)
+    assert [[number for number, _ in batch] for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
 def test_a_mix_of_shares_is_the_mix_of_the_batches():
     def make(rank, n_ranks):
         share = combine_batches(4, list, rank=rank, world_size=n_ranks)
