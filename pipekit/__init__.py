@@ -18,6 +18,7 @@ from .errors import (
     TooManyFailures,
     WorkerCrashed,
 )
+from .files.rows import Row, rows
 from .plans.pipeline import Pipeline, Stage
 from .stages.arrays import arrays
 from .stages.batching import combine_batches
@@ -46,6 +47,7 @@ __all__ = [
     'PipekitError',
     'Pipeline',
     'RemoteError',
+    'Row',
     'Stage',
     'StateMismatch',
     'TooManyFailures',
@@ -73,6 +75,7 @@ __all__ = [
     'repeat',
     'replace',
     'retry',
+    'rows',
     'sample',
     'sample_args',
     'shard',
@@ -86,7 +89,7 @@ __all__ = [
     'zip_apply',
 ]
 
-_WINGS = ['batches', 'describing', 'memory', 'plans', 'reports', 'stages', 'streams', 'workers']
+_WINGS = ['batches', 'describing', 'files', 'memory', 'plans', 'reports', 'stages', 'streams', 'workers']
 
 
 def __getattr__(name: str) -> Any:

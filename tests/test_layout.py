@@ -33,6 +33,8 @@ HOUSE = """
                     running
                     fusion  gathering  tasks  shares
                     operations
+    files           rows
+                    passes
     reports         measurements
                     report  show
                     timeline  verdicts
@@ -63,7 +65,7 @@ HOUSE = """
 
     errors
 """
-WINGS = {'batches', 'stages', 'plans', 'reports', 'streams', 'workers', 'memory', 'describing'}
+WINGS = {'batches', 'stages', 'plans', 'files', 'reports', 'streams', 'workers', 'memory', 'describing'}
 PACKAGE = Path(pipekit.__file__).parent
 MOST_FILES, MOST_LINES, LONGEST_CHAIN = 14, 350, 14
 SITE = {'sitecustomize', 'usercustomize'}  # loaded before anything else, where an installation has them
@@ -128,6 +130,7 @@ def test_a_wing_imports_from_those_that_it_stands_on(module):
         'batches': WINGS,
         'stages': WINGS - {'batches', 'reports'},
         'plans': WINGS - {'batches', 'stages', 'reports'},
+        'files': {'files', 'streams', 'workers', 'memory', 'describing'},
         'reports': {'reports', 'streams', 'workers', 'describing'},
         'streams': {'streams', 'workers', 'memory', 'describing'},
         'workers': {'workers', 'memory', 'describing'},
