@@ -27,6 +27,10 @@ setup(
     install_requires=['numpy>=2.0', 'toolz>=0.12', 'more-itertools>=10'],
     extras_require={
         'processes': ['cloudpickle>=3', 'tblib>=3.2'],
+        'files': ['fsspec'],
+        'parquet': ['pyarrow', 'fsspec'],
+        'hdf5': ['h5py', 'fsspec'],
+        'zarr': ['zarr>=3', 'fsspec'],
         'plot': ['matplotlib'],
         'progress': ['tqdm'],
         'examples': ['mlxtend', 'matplotlib', 'tqdm'],

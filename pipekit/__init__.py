@@ -18,7 +18,13 @@ from .errors import (
     TooManyFailures,
     WorkerCrashed,
 )
-from .files.rows import Row, rows
+from .files.columns import read_hdf5, read_zarr
+from .files.json_lines import read_json_lines
+from .files.npy import read_npy
+from .files.parquet import read_parquet
+from .files.rows import rows
+from .files.sequence import Row
+from .files.tar import read_tar
 from .plans.pipeline import Pipeline, Stage
 from .stages.arrays import arrays
 from .stages.batching import combine_batches
@@ -72,6 +78,12 @@ __all__ = [
     'prefetch',
     'processes',
     'random_apply',
+    'read_hdf5',
+    'read_json_lines',
+    'read_npy',
+    'read_parquet',
+    'read_tar',
+    'read_zarr',
     'repeat',
     'replace',
     'retry',

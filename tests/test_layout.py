@@ -33,8 +33,11 @@ HOUSE = """
                     running
                     fusion  gathering  tasks  shares
                     operations
-    files           rows
-                    passes
+    files           tar
+                    json_lines
+                    npy  parquet  columns  rows
+                    reader  index  passes
+                    opening  sequence
     reports         measurements
                     report  show
                     timeline  verdicts

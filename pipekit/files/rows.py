@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence, Sized
+from typing import Any
 
 import numpy as np
 from more_itertools import take
@@ -20,55 +19,9 @@ from ..streams.iterables import is_sequence
 from ..streams.randomness import Indices
 from ..streams.stream import Source
 from .passes import Lanes, PassOrders
+from .sequence import Row, RowSequence
 
 MOST_ROWS = 1 << 62  # of all files; positions are numpy's ints
-
-
-class Row(NamedTuple):
-    """A row of a file: what ``rows`` yields, and readers such as ``read_parquet`` load.
-
-    Attributes
-    ----------
-    file
-        The file, as it was given to ``rows``.
-    number
-        The number of the row in the file, from 0.
-    of
-        How many rows the file is said to have; a reader checks it, unless it is ``None``.
-
-    Examples
-    --------
-    >>> Row('a.parquet', 3, of=10)
-    Row(file='a.parquet', number=3, of=10)
-    """
-
-    file: Any
-    number: int
-    of: int | None = None
-
-
-class RowSequence:
-    """The rows of files, one file after the other, as a sequence that holds the names and lengths alone.
-
-    Examples
-    --------
-    >>> RowSequence(['a', 'b'], np.array([2, 3]))[2]
-    Row(file='b', number=0, of=3)
-    """
-
-    def __init__(self, files: Sequence[Any], lengths: Indices):
-        self._files = files
-        self._starts: list[int] = [0, *np.cumsum(lengths).tolist()]
-
-    def __len__(self) -> int:
-        return self._starts[-1]
-
-    def __getitem__(self, index: int) -> Row:
-        if not 0 <= index < self._starts[-1]:
-            raise IndexError(index)
-        file = bisect_right(self._starts, index) - 1
-        start = self._starts[file]
-        return Row(self._files[file], index - start, self._starts[file + 1] - start)
 
 
 @described
@@ -170,8 +123,9 @@ def checked_lengths(lengths: Any, files: list[Any]) -> Indices:
         raise TypeError(f'{expected}, got {code(lengths)}')
     given = lengths if isinstance(lengths, np.ndarray) else take(len(files) + 1, lengths)  # they may never end
     if len(given) != len(files):
-        count = len(lengths) if hasattr(lengths, '__len__') else f'at least {len(given)}'
-        raise ValueError(f'{expected}, got {count} of them: {code(lengths)}')
+        at_least = '' if isinstance(lengths, Sized) else 'at least '
+        n = len(lengths) if isinstance(lengths, Sized) else len(given)
+        raise ValueError(f'{expected}, got {at_least}{n} of them: {code(lengths)}')
     for file, value in zip(files, given, strict=True):
         if isinstance(value, bool | np.bool) or not isinstance(value, int | np.integer):
             raise TypeError(f'{expected}, got {code(value)} for {code(file)}: {code(lengths)}')
