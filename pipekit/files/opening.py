@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+import numpy as np
+
 from ..errors import needs
 
 StorageOptions: TypeAlias = Mapping[str, Any] | None
@@ -59,7 +61,7 @@ def version_of(file: Any, options: StorageOptions) -> dict[str, Any]:
     """What changes when a file is written anew: its size, and the time or the tag of its content."""
     if not is_url(file):
         found = Path(file).stat()
-        return {'size': found.st_size, 'modified': str(found.st_mtime_ns)}
+        return {'size': found.st_size, 'modified': str(np.datetime64(found.st_mtime_ns, 'ns'))}
     system, path = file_system(file, options)
     info = system.info(path)
     return {'size': info['size'], 'modified': str(next((info[name] for name in VERSIONS if info.get(name)), ''))}
