@@ -10,7 +10,7 @@ import numpy as np
 
 from ..describing.descriptions import described
 from ..errors import needs
-from .opening import StorageOptions, is_url, name_of, open_file
+from .opening import StorageOptions, is_url, name_of, open_file, version_of
 from .reader import CACHE_BYTES, MAX_OPEN_FILES, Blocks, Reader, checked_columns, chosen_columns
 
 
@@ -109,7 +109,7 @@ def read_zarr(
 class ArrayColumns:
     """Open arrays with equally long first axes."""
 
-    def __init__(self, arrays: Mapping[str, Any], file: Any, blocks: Blocks, close: Callable[[], None]):
+    def __init__(self, arrays: Mapping[str, Any], file: Any, version: Any, blocks: Blocks, close: Callable[[], None]):
         lengths = {name: array.shape[0] if array.shape else None for name, array in arrays.items()}
         if len(set(lengths.values())) != 1 or None in lengths.values():
             found = ', '.join(f'{name} {"no axes" if n is None else n}' for name, n in lengths.items()) or 'no columns'
@@ -118,7 +118,7 @@ class ArrayColumns:
             )
         self.length = int(next(iter(arrays.values())).shape[0])
         self._arrays = arrays
-        self._file = file
+        self._version = name_of(file), version  # blocks of another version are others
         self._blocks = blocks
         self.close = close
 
@@ -130,7 +130,7 @@ class ArrayColumns:
         if size == 1:
             return _owned(array[number])
         block, index = divmod(number, size)
-        return _owned(self._blocks.get((self._file, name, block), partial(_read, array, block * size, size))[index])
+        return _owned(self._blocks.get((self._version, name, block), partial(_read, array, block * size, size))[index])
 
 
 def _read(array: Any, start: int, size: int) -> tuple[Any, int]:
@@ -159,7 +159,8 @@ def _open_hdf5(columns: list[str] | None, options: StorageOptions, file: Any, bl
         there = sorted(name for name, value in root.items() if isinstance(value, h5py.Dataset))
         chosen = chosen_columns(columns, there + [name for name in columns or [] if _is_inner(name, root)], file)
         arrays = {name: _as_strings(root[name]) for name in chosen}
-        return ArrayColumns(arrays, file, blocks, close)
+        version = tuple(version_of(file, options).values())
+        return ArrayColumns(arrays, file, version, blocks, close)
     except BaseException:
         close()
         raise
@@ -189,7 +190,8 @@ def _open_zarr(columns: list[str] | None, options: StorageOptions, file: Any, bl
     root = zarr.open_group(file, mode='r', storage_options=dict(options) if options and is_url(file) else None)
     there = sorted(root.array_keys())
     chosen = chosen_columns(columns, there + [name for name in columns or [] if _is_inner(name, root)], file)
-    return ArrayColumns({name: root[name] for name in chosen}, file, blocks, lambda: None)
+    arrays = {name: root[name] for name in chosen}
+    return ArrayColumns(arrays, file, object(), blocks, lambda: None)  # a folder does not say when it has changed
 
 
 def _is_inner(name: str, root: Any) -> bool:

@@ -7,6 +7,8 @@ from functools import partial
 from io import BufferedReader
 from typing import Any, cast
 
+import numpy as np
+
 from ..describing.descriptions import described
 from .index import index_of
 from .npy import FEW_BLOCKS
@@ -54,12 +56,12 @@ class LinesTable:
     """An open file of JSON lines."""
 
     def __init__(self, options: StorageOptions, file: Any, blocks: Blocks):
-        self._bounds = index_of(file, options, partial(line_bounds, file, options))
+        self._bounds = np.array(index_of(file, options, partial(line_bounds, file, options)), np.int64)
         self.length = len(self._bounds) - 1
         self._source = open_file(file, options, **FEW_BLOCKS)
 
     def row(self, number: int) -> Any:
-        start, end = self._bounds[number : number + 2]
+        start, end = self._bounds[number : number + 2].tolist()
         self._source.seek(start)
         return json.loads(self._source.read(end - start))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..describing.descriptions import described
 from ..errors import needs
-from .opening import StorageOptions, is_url, open_file
+from .opening import StorageOptions, is_url, name_of, open_file, version_of
 from .reader import CACHE_BYTES, MAX_OPEN_FILES, Blocks, Reader, checked_columns, chosen_columns
 
 
@@ -77,7 +77,7 @@ class ParquetTable:
         except BaseException:
             self.close()
             raise
-        self._file = file
+        self._name = name_of(file), *version_of(file, options).values()  # blocks of another version are others
         self._blocks = blocks
         metadata = self._parquet.metadata
         self._ends = list(accumulate(metadata.row_group(k).num_rows for k in range(metadata.num_row_groups)))
@@ -88,7 +88,7 @@ class ParquetTable:
 
     def row(self, number: int) -> dict[str, Any]:
         group = bisect_right(self._ends, number)
-        values = self._blocks.get((self._file, group), partial(self._read, group))
+        values = self._blocks.get((self._name, group), partial(self._read, group))
         index = number - (self._ends[group - 1] if group else 0)
         return {name: value_at(index) for name, value_at in values.items()}
 

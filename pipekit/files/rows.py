@@ -24,6 +24,15 @@ from .sequence import Row, RowSequence
 MOST_ROWS = 1 << 62  # of all files; positions are numpy's ints
 
 
+class RowsOfFiles(Source[Row]):
+    """The source that ``rows`` returns."""
+
+    def fingerprint(self) -> list[str]:
+        # The code shows the first lengths only, and another number of rows is another order of them.
+        assert self.indices is not None
+        return [*super().fingerprint(), f'{len(self.indices.sequence)} rows']
+
+
 @described
 def rows(
     files: Sequence[Any],
@@ -103,7 +112,7 @@ def rows(
     def open_at(cursor: Cursor, context: Context) -> Pairs[Row]:
         return ((sequence[index], number) for index, number in found.open_at(cursor, context))
 
-    return Source(open_at, seed=shuffling_seed, indices=found)
+    return RowsOfFiles(open_at, seed=shuffling_seed, indices=found)
 
 
 def checked_files(files: Any) -> list[Any]:

@@ -4,12 +4,17 @@ import bz2
 import gzip
 import io
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from files.writing import kind_of, write_files
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipekit import Row, read_hdf5, read_json_lines, read_npy, read_parquet, read_tar, read_zarr
 from pipekit.describing.descriptions import same
+from pipekit.files.reader import Blocks
 
 
 def samples_of(read, name):
@@ -258,3 +263,25 @@ def test_a_chunk_of_zarr_is_read_once_while_it_fits(tmp_path, monkeypatch):
     for number in np.random.default_rng(0).permutation(40).tolist():
         assert read(Row(tmp_path / 'a.zarr', number))['x'] == number
     assert sum(isinstance(part, slice) for part in parts) == 4
+
+
+@pytest.mark.parametrize('name', ['parquet', 'hdf5', 'zarr'])
+def test_what_is_kept_of_a_file_is_not_used_for_another_in_its_place(name, tmp_path):
+    kind = kind_of(name)
+    files, _ = write_files(kind, tmp_path, [3, 3])
+    read = kind.reader(max_open_files=1)
+    assert same(read(Row(files[0], 1)), kind.expected(1))
+    read(Row(files[1], 1))  # the other one is closed
+    kind.write(Path(files[0]), [7, 8, 9])
+    assert same(read(Row(files[0], 1)), kind.expected(8))
+
+
+@given(st.lists(st.tuples(st.sampled_from('abcdef'), st.integers(0, 5)), max_size=40), st.integers(1, 12))
+def test_blocks_that_are_kept_fit_into_the_bytes_or_are_one(wanted, most):
+    blocks, sizes = Blocks(most), {}
+    for key, size in wanted:
+        assert blocks.get(key, lambda size=size: (size, size)) == sizes.setdefault(key, size)
+        kept = [block for block, _ in blocks._kept.values()]
+        assert blocks._bytes == sum(kept)
+        assert sum(kept) <= most or len(kept) == 1
+        sizes = {key: size for key, size in sizes.items() if key in blocks._kept}

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from more_itertools import chunked, consume
 
-from pipekit import apply, combine_batches, pipeline, prefetch, rows, sample, shuffle, take
+from pipekit import StateMismatch, apply, combine_batches, pipeline, prefetch, rows, sample, shuffle, take
 from pipekit.testing import check_stage
 
 LAYOUTS = st.fixed_dictionaries(
@@ -250,6 +250,20 @@ def test_a_state_is_saved_on_one_number_of_ranks_and_loaded_on_another():
     for world_size in 3, 5:
         steps = zip(*[epoch(rank, world_size, state) for rank in range(world_size)], strict=True)
         assert [list(chain(*step)) for step in steps] == whole
+
+
+def test_a_state_of_other_lengths_is_refused():
+    def batches(lengths):
+        return pipeline(rows(names(200), lengths, seed=0), combine_batches(4, list), prefetch(2))
+
+    lengths = [5] * 200
+    with batches(lengths) as some:
+        list(some)
+        state = some.state_dict()
+    changed = [*lengths[:100], 6, *lengths[101:]]
+    assert repr(batches(changed)) == repr(batches(lengths))
+    with pytest.raises(StateMismatch, match='1001 rows'):
+        batches(changed).load_state_dict(state)
 
 
 WRONG = [
