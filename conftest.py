@@ -1,7 +1,14 @@
-"""Which modules have examples that can be run: those that need an extra are left out where it is not installed."""
+"""Examples that need an extra are skipped where it is not installed."""
 
 from importlib.util import find_spec
 
-NEEDED = {'pipekit/files/parquet.py': ['pyarrow'], 'pipekit/files/columns.py': ['h5py', 'zarr']}
+import pytest
 
-collect_ignore = [path for path, packages in NEEDED.items() if not all(map(find_spec, packages))]
+NEEDED = {'pipekit.read_parquet': 'pyarrow', 'pipekit.read_hdf5': 'h5py', 'pipekit.read_zarr': 'zarr'}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        package = NEEDED.get(item.name)
+        if package is not None and find_spec(package) is None:
+            item.add_marker(pytest.mark.skip(reason=f'{package} is not installed'))

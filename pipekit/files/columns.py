@@ -46,6 +46,7 @@ def read_hdf5(
     Examples
     --------
     >>> import h5py, tempfile
+    >>> import numpy as np
     >>> name = tempfile.mkdtemp() + '/a.h5'
     >>> with h5py.File(name, 'w') as file:
     ...     file['images'], file['labels'] = np.zeros((5, 28, 28), np.uint8), np.arange(5)
@@ -90,6 +91,7 @@ def read_zarr(
     Examples
     --------
     >>> import tempfile, zarr
+    >>> import numpy as np
     >>> name = tempfile.mkdtemp() + '/a.zarr'
     >>> group = zarr.open_group(name, mode='w')
     >>> array = group.create_array('labels', data=np.arange(5))

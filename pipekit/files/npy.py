@@ -41,6 +41,7 @@ def read_npy(*, max_open_files: int = MAX_OPEN_FILES, storage_options: StorageOp
     Examples
     --------
     >>> import tempfile
+    >>> import numpy as np
     >>> from pipekit import Row
     >>> name = tempfile.mkdtemp() + '/a.npy'
     >>> np.save(name, np.arange(6).reshape(3, 2))

@@ -59,7 +59,7 @@ def read_parquet(
     {'name': 'b', 'x': np.float64(2.5)}
     """
     with needs('parquet', 'read_parquet'):
-        import pyarrow.parquet  # noqa: F401  # an error at once; loaded here, because it takes long
+        import pyarrow  # noqa: F401  # an error at once; loaded here, because it takes long
 
     return Reader(partial(ParquetTable, checked_columns(columns), storage_options), max_open_files, cache_bytes)
 

@@ -82,9 +82,9 @@ def rows(
     --------
     >>> from more_itertools import take
     >>> [tuple(row[:2]) for row in take(6, rows(['a', 'b', 'c'], [2, 3, 1], seed=0))]
-    [('b', 0), ('b', 1), ('b', 2), ('a', 0), ('a', 1), ('c', 0)]
+    [('a', 0), ('a', 1), ('b', 0), ('b', 1), ('b', 2), ('c', 0)]
     >>> [tuple(row[:2]) for row in rows(['a', 'b', 'c'], [2, 3, 1], window=4, passes=1, seed=0)]
-    [('b', 0), ('a', 0), ('b', 1), ('b', 2), ('a', 1), ('c', 0)]
+    [('a', 1), ('b', 0), ('b', 1), ('a', 0), ('b', 2), ('c', 0)]
     >>> [tuple(row[:2]) for row in rows(['a', 'b'], [2, 2], lanes=2, batch_size=2, passes=1, shuffle=False)]
     [('a', 0), ('b', 0), ('a', 1), ('b', 1)]
     """
