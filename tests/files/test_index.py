@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,13 @@ def test_where_it_cannot_be_written_it_is_kept_in_memory(name, builds, tmp_path,
     assert len(list(tmp_path.iterdir())) == 2
     kind.write(Path(files[0]), range(40))
     assert kind.reader().lengths(files) == [40, 5]
+
+
+def test_several_readers_may_build_it_at_a_time(name, tmp_path):
+    kind = KINDS[name]
+    files, _ = write_files(kind, tmp_path, [30])
+    with ThreadPoolExecutor(8) as threads:
+        lengths = list(threads.map(lambda _: kind.reader().lengths(files), range(8)))
+    assert lengths == [[30]] * 8
+    assert kind.reader()(Row(files[0], 29)) == kind.expected(29)
+    assert len(list(tmp_path.iterdir())) == 2
