@@ -33,9 +33,7 @@ HOUSE = """
                     running
                     fusion  gathering  tasks  shares
                     operations
-    files           tar
-                    json_lines
-                    npy  parquet  columns  rows
+    files           rows  npy  json_lines  tar  parquet  columns
                     reader  index  passes
                     opening  sequence
     reports         measurements

@@ -11,12 +11,8 @@ import numpy as np
 
 from ..describing.descriptions import described
 from .index import index_of
-from .npy import FEW_BLOCKS
-from .opening import StorageOptions, name_of, open_file
+from .opening import BUFFER_BYTES, FEW_BLOCKS, LONGEST_BEGINNING, StorageOptions, check_uncompressed, open_file
 from .reader import MAX_OPEN_FILES, Blocks, Reader
-
-BUFFER_BYTES = 1 << 20
-COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZ': 'bzip2', b'\xfd7': 'xz', b'\x28\xb5': 'zstd'}  # by their first bytes
 
 
 @described
@@ -74,18 +70,9 @@ def line_bounds(file: Any, options: StorageOptions) -> list[int]:
     bounds: list[int] = []
     position = 0
     with BufferedReader(cast('Any', open_file(file, options)), BUFFER_BYTES) as lines:
-        check_uncompressed(lines.peek(2)[:2], file)
+        check_uncompressed(lines.peek(LONGEST_BEGINNING), file)
         for line in lines:
             if line.strip():
                 bounds.append(position)
             position += len(line)
     return [*bounds, position]
-
-
-def check_uncompressed(first: bytes, file: Any) -> None:
-    """Check by the first two bytes of a file that any part of it can be read."""
-    if first in COMPRESSED:
-        raise ValueError(
-            f'{name_of(file)} is compressed by {COMPRESSED[first]}, so that its rows cannot be read one by one; '
-            'decompress it, or read it as a stream, with flatten()'
-        )

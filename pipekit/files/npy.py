@@ -12,11 +12,10 @@ import numpy.lib.format as npy
 
 from ..describing.descriptions import described
 from ..memory.locks import Lock
-from .opening import StorageOptions, name_of, open_file
+from .opening import FEW_BLOCKS, StorageOptions, name_of, open_file
 from .reader import MAX_OPEN_FILES, Blocks, Reader
 
 HEADER_BYTES = 1 << 14  # more than numpy reads of any header
-FEW_BLOCKS = {'cache_type': 'blockcache', 'block_size': 1 << 20, 'cache_options': {'maxblocks': 8}}
 
 _parsing = Lock()  # numpy parses headers as Python, which fails in CPython 3.11 where several threads do so at a time
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +16,16 @@ from ..errors import needs
 
 StorageOptions: TypeAlias = Mapping[str, Any] | None
 
+BUFFER_BYTES = 1 << 20
+FEW_BLOCKS = {'cache_type': 'blockcache', 'block_size': BUFFER_BYTES, 'cache_options': {'maxblocks': 8}}
+ONE_REQUEST = {'cache_type': 'none'}  # for each read
+COMPRESSED = {  # by how they begin; a tar file may begin with any name
+    'gzip': rb'\x1f\x8b',
+    'bzip2': rb'BZh[1-9]1AY&SY',
+    'xz': rb'\xfd7zXZ\x00',
+    'zstd': rb'\x28\xb5\x2f\xfd',
+}
+LONGEST_BEGINNING = 10  # bytes
 VERSIONS = ('ETag', 'etag', 'mtime', 'LastModified', 'updated', 'created')  # what file systems say of a file's content
 
 
@@ -65,6 +76,16 @@ def version_of(file: Any, options: StorageOptions) -> dict[str, Any]:
     system, path = file_system(file, options)
     info = system.info(path)
     return {'size': info['size'], 'modified': str(next((info[name] for name in VERSIONS if info.get(name)), ''))}
+
+
+def check_uncompressed(beginning: bytes, file: Any) -> None:
+    """Check by the first bytes of a file that any part of it can be read."""
+    for kind, pattern in COMPRESSED.items():
+        if re.match(pattern, beginning):
+            raise ValueError(
+                f'{name_of(file)} is compressed by {kind}, so that its rows cannot be read one by one; decompress it, '
+                'or read it as a stream, with flatten()'
+            )
 
 
 def read_if_there(file: Any, options: StorageOptions) -> bytes | None:

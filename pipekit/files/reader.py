@@ -20,7 +20,7 @@ T = TypeVar('T')
 T_co = TypeVar('T_co', covariant=True)
 
 COUNTING_THREADS = 16
-MAX_OPEN_FILES = 32
+MAX_OPEN_FILES = 16
 CACHE_BYTES = 1 << 28
 
 

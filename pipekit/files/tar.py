@@ -12,13 +12,18 @@ from typing import Any, TypeAlias
 from ..describing.descriptions import described
 from ..describing.display import code
 from .index import index_of
-from .json_lines import BUFFER_BYTES, check_uncompressed
-from .opening import StorageOptions, name_of, open_file
+from .opening import (
+    BUFFER_BYTES,
+    LONGEST_BEGINNING,
+    ONE_REQUEST,
+    StorageOptions,
+    check_uncompressed,
+    name_of,
+    open_file,
+)
 from .reader import MAX_OPEN_FILES, Blocks, Reader
 
 Member: TypeAlias = tuple[str, str, int, int]  # its key and its ending, where it begins, and how long it is
-
-ONE_REQUEST = {'cache_type': 'none'}  # for each sample
 
 
 @described
@@ -90,7 +95,7 @@ class TarTable:
 def samples_of(file: Any, options: StorageOptions) -> list[Any]:
     """The samples of a tar file: the key of each, and its members as lists of ending, start and size."""
     with open_file(file, options) as source:
-        check_uncompressed(source.read(2), file)
+        check_uncompressed(source.read(LONGEST_BEGINNING), file)
         source.seek(0)
         with tarfile.open(fileobj=source, mode='r:', bufsize=BUFFER_BYTES) as archive:
             members = [_member(info, file) for info in archive if not info.isdir()]

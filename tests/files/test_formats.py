@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import lzma
 import tarfile
 from pathlib import Path
 
@@ -95,7 +96,9 @@ def test_each_line_that_is_not_empty_is_a_row(content, values, tmp_path):
         assert samples_of(read_json_lines(), str(tmp_path / 'a.jsonl')) == values
 
 
-@pytest.mark.parametrize(('compress', 'name'), [(gzip.compress, 'gzip'), (bz2.compress, 'bzip2')])
+@pytest.mark.parametrize(
+    ('compress', 'name'), [(gzip.compress, 'gzip'), (bz2.compress, 'bzip2'), (lzma.compress, 'xz')]
+)
 @pytest.mark.parametrize('reader', [read_json_lines, read_tar])
 def test_compressed_files_are_refused(reader, compress, name, tmp_path):
     (tmp_path / 'a').write_bytes(compress(b'1\n2\n'))
@@ -136,6 +139,11 @@ def test_members_are_one_sample_if_their_names_are_equal_up_to_the_first_dot(tmp
         {'__key__': 'readme', '': b'four'},
         {'__key__': 'x' * 150, 'txt': b'a name beyond the header'},
     ]
+
+
+def test_a_name_is_not_taken_for_a_compression(tmp_path):
+    write_tar(tmp_path / 'a.tar', [('BZh.txt', b'one')])
+    assert samples_of(read_tar(), tmp_path / 'a.tar') == [{'__key__': 'BZh', 'txt': b'one'}]
 
 
 @pytest.mark.parametrize(
