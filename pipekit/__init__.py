@@ -18,6 +18,13 @@ from .errors import (
     TooManyFailures,
     WorkerCrashed,
 )
+from .files.columns import read_hdf5, read_zarr
+from .files.json_lines import read_json_lines
+from .files.npy import read_npy
+from .files.parquet import read_parquet
+from .files.rows import rows
+from .files.sequence import Row
+from .files.tar import read_tar
 from .plans.pipeline import Pipeline, Stage
 from .stages.arrays import arrays
 from .stages.batching import combine_batches
@@ -47,6 +54,7 @@ __all__ = [
     'PipekitError',
     'Pipeline',
     'RemoteError',
+    'Row',
     'Stage',
     'StateMismatch',
     'TooManyFailures',
@@ -72,10 +80,17 @@ __all__ = [
     'prefetch',
     'processes',
     'random_apply',
+    'read_hdf5',
+    'read_json_lines',
+    'read_npy',
+    'read_parquet',
+    'read_tar',
+    'read_zarr',
     'repeat',
     'replace',
     'reseeded',
     'retry',
+    'rows',
     'sample',
     'sample_args',
     'seeded',
@@ -90,7 +105,7 @@ __all__ = [
     'zip_apply',
 ]
 
-_WINGS = ['batches', 'describing', 'memory', 'plans', 'reports', 'stages', 'streams', 'workers']
+_WINGS = ['batches', 'describing', 'files', 'memory', 'plans', 'reports', 'stages', 'streams', 'workers']
 
 
 def __getattr__(name: str) -> Any:

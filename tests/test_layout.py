@@ -35,6 +35,9 @@ HOUSE = """
                     running
                     fusion  gathering  tasks  shares
                     operations
+    files           rows  npy  json_lines  tar  parquet  columns
+                    reader  index  passes
+                    opening  sequence
     reports         measurements
                     report  show
                     timeline  verdicts
@@ -66,7 +69,7 @@ HOUSE = """
 
     errors
 """
-WINGS = {'batches', 'stages', 'plans', 'reports', 'streams', 'workers', 'memory', 'describing'}
+WINGS = {'batches', 'stages', 'plans', 'files', 'reports', 'streams', 'workers', 'memory', 'describing'}
 PACKAGE = Path(pipekit.__file__).parent
 MOST_FILES, MOST_LINES, LONGEST_CHAIN = 14, 350, 14
 SITE = {'sitecustomize', 'usercustomize'}  # loaded before anything else, where an installation has them
@@ -131,6 +134,7 @@ def test_a_wing_imports_from_those_that_it_stands_on(module):
         'batches': WINGS,
         'stages': WINGS - {'batches', 'reports'},
         'plans': WINGS - {'batches', 'stages', 'reports'},
+        'files': {'files', 'streams', 'workers', 'memory', 'describing'},
         'reports': {'reports', 'streams', 'workers', 'describing'},
         'streams': {'streams', 'workers', 'memory', 'describing'},
         'workers': {'workers', 'memory', 'describing'},

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial, wraps
 from itertools import chain, count
 from operator import methodcaller
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,9 +31,13 @@ from pipekit import (
     prefetch,
     processes,
     random_apply,
+    read_json_lines,
+    read_npy,
+    read_tar,
     repeat,
     replace,
     retry,
+    rows,
     sample,
     sample_args,
     shard,
@@ -173,6 +178,45 @@ TABLE = {
     'expiration_pool repetitions': (lambda n: expiration_pool(2, n), 'repetitions', 'a positive int', COUNTS),
     'expiration_pool iterations': (lambda n: expiration_pool(2, 2, n), 'iterations', '', [*COUNTS, 3]),
     'expiration_pool seed': (lambda seed: expiration_pool(2, 2, seed=seed), 'seed', 'a non-negative int', SEEDS),
+    'rows files': (
+        lambda files: rows(files, [1]),
+        'files',
+        'a list of paths or URLs',
+        ['a.npy', b'a', Path('a'), 3, None],
+    ),
+    'rows files, none': (lambda files: rows(files, []), 'files', 'at least one path or URL', [[], ()]),
+    'rows lengths': (
+        lambda lengths: rows(['a', 'b'], lengths),
+        'lengths',
+        'one for each of 2 files',
+        ['12', {'a': 1}, {1, 2}, [1], [1, 2, 3], [1, -1], [1.0, 2], ['1', 2], [True, 1], [None, 1], 3, None, count()],
+    ),
+    'rows lengths, none': (lambda lengths: rows(['a', 'b'], lengths), 'lengths', 'not all be zero', [[0, 0]]),
+    'rows lengths, huge': (lambda lengths: rows(['a', 'b'], lengths), 'lengths', 'at most', [[HUGE, 1], [2**62, 1]]),
+    'rows window': (lambda n: rows(['a'], [3], window=n), 'window', 'a positive int or None', OPTIONAL_COUNTS),
+    'rows lanes': (
+        lambda n: rows(['a'], [3], lanes=n, batch_size=4),
+        'lanes',
+        '',
+        [*OPTIONAL_COUNTS, 3],
+    ),
+    'rows batch_size': (
+        lambda n: rows(['a'], [3], lanes=2, batch_size=n),
+        'batch_size',
+        '',
+        [*OPTIONAL_COUNTS, 3],
+    ),
+    'rows batch_size alone': (lambda n: rows(['a'], [3], batch_size=n), 'batch_size', 'leave it out', [4]),
+    'rows passes': (lambda n: rows(['a'], [3], passes=n), 'passes', 'a positive int or None', OPTIONAL_COUNTS),
+    'rows shuffle': (lambda flag: rows(['a'], [3], shuffle=flag), 'shuffle', 'True or False', FLAGS),
+    'rows seed': (lambda seed: rows(['a'], [3], seed=seed), 'seed', 'a non-negative int or None', SEEDS),
+    'rows seed unused': (lambda seed: rows(['a'], [3], seed=seed, shuffle=False), 'seed', 'shuffled', [0, 17]),
+    'rows window unused': (lambda n: rows(['a'], [3], window=n, shuffle=False), 'window', 'shuffled', [17]),
+    'read_npy max_open_files': (lambda n: read_npy(max_open_files=n), 'max_open_files', 'a positive int', COUNTS),
+    'read_json_lines max_open_files': (lambda n: read_json_lines(max_open_files=n), 'max_open_files', '', COUNTS),
+    'read_tar max_open_files': (lambda n: read_tar(max_open_files=n), 'max_open_files', 'a positive int', COUNTS),
+    'read_npy row': (read_npy(), 'a reader takes a Row', 'as rows yields them', [3, None, 'a.npy', ['a.npy', 1]]),
+    'read_npy lengths': (read_npy().lengths, 'files', 'pass a list of it', ['a.npy']),
     'combine_batches batch_size': (
         combine_batches,
         'batch_size',

@@ -8,7 +8,7 @@ import inspect
 import operator
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 from toolz import keyfilter, valfilter
@@ -62,7 +62,17 @@ class Description:
     def fingerprint(self) -> list[str]:
         """The lines by which a saved state recognises this part of a pipeline."""
         entropy = f'{ENTROPY}{int(self.seed):x}' if isinstance(self.seed, UnseededEntropy) else ''
-        return [self._code_without(*self.unsaved) + entropy]
+        return [repr(self.as_saved()) + entropy]
+
+    def as_saved(self) -> Self:
+        """This description without what a saved state does not name, also in the descriptions it was made of."""
+        call = self._call.without(*self.unsaved)
+        args = tuple(arg.as_saved() if isinstance(arg, Description) else arg for arg in call.args)
+        if len(call.kwargs) == len(self._call.kwargs) and all(map(operator.is_, args, call.args)):
+            return self
+        bare = object.__new__(type(self))
+        vars(bare).update(vars(self), _call=FactoryCall(call.factory, args, call.kwargs))
+        return bare
 
     def _code_without(self, *names: str) -> str:
         given = self._call.kwargs.keys() & names

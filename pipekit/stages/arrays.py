@@ -21,6 +21,8 @@ T_co = TypeVar('T_co', covariant=True)
 class Arrays(Description, Generic[T_co]):
     """The sequence that ``arrays`` returns."""
 
+    unsaved = ()  # its arguments are columns, whatever their names
+
     def __init__(self, columns: dict[str, Any] | tuple[Any, ...]):
         self._columns = columns
         self._arrays = list(columns.values()) if isinstance(columns, dict) else list(columns)

@@ -197,9 +197,10 @@ def test_what_draws_from_a_global_generator_is_found(make):
     with pytest.raises(AssertionError, match='draws from the global generator of'):
         check_function(function, image_of(0))
     for workers in None, threads(2), processes(1):
-        with batches_of(function, workers, 2, seed=None) as batches:
-            with pytest.warns(RuntimeWarning, match='draws from the global generator of'):
-                next(iter(batches))
+        batches = batches_of(function, workers, 2, seed=None)
+        with pytest.warns(RuntimeWarning, match='draws from the global generator of'):
+            next(iter(batches))
+        batches.close()
 
 
 @pytest.mark.parametrize('make', GLOBAL + OWN, ids=lambda make: make.__name__)

@@ -13,6 +13,7 @@ from more_itertools import pairwise
 from pipekit import (
     BatchIterator,
     Pipeline,
+    Row,
     Stage,
     apply,
     apply_at,
@@ -24,7 +25,10 @@ from pipekit import (
     per_worker,
     pipeline,
     prefetch,
+    read_npy,
+    read_parquet,
     repeat,
+    rows,
     sample,
     shard,
     shuffle,
@@ -74,6 +78,9 @@ assert_type(pipeline(apply(load), take(3)), Stage[str, tuple[Image, int]])
 assert_type(pipeline(ids, pipeline(apply(load), take(3)), prefetch()), BatchIterator[tuple[Image, int]])
 assert_type(pipeline(ids, apply(apply_at(0, len)), prefetch()), BatchIterator[Any])
 assert_type(next(iter(pipeline(mix(sample(ids), ids), prefetch(3)))), str)
+assert_type(pipeline(rows(ids, [2, 3], lanes=2, batch_size=4)), Pipeline[Row])
+assert_type(pipeline(rows(ids, (2, 3)), apply(read_parquet(['image']))), Pipeline[dict[str, Any]])
+assert_type(read_npy().lengths(ids), list[int])
 assert_type(next(load_by_random_id(load, len, ids=ids)), tuple[tuple[Image, int], int])
 assert_type(list(combine_batches(2)([(1, 2.0)])), list[tuple[npt.NDArray[Any], npt.NDArray[Any]]])
 
