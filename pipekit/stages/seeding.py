@@ -146,14 +146,13 @@ def reseeded(transform: Callable[..., Any], *, set_seed: SetSeed = None) -> Rese
 
     Examples
     --------
+    >>> from functools import partial
     >>> import numpy as np
     >>> from pipekit import apply
-    >>> class Jitter:
-    ...     def __init__(self):
-    ...         self.generator = np.random.default_rng()
-    ...     def __call__(self, x):
-    ...         return x + int(self.generator.integers(10))
-    >>> list(apply(reseeded(Jitter()), seed=0)([100, 200])) == list(apply(reseeded(Jitter()), seed=0)([100, 200]))
+    >>> def jitter(x, generator):
+    ...     return x + int(generator.integers(10))
+    >>> jitter = partial(jitter, generator=np.random.default_rng())
+    >>> list(apply(reseeded(jitter), seed=0)([100, 200])) == list(apply(reseeded(jitter), seed=0)([100, 200]))
     True
     """
     function('transform', transform, 'a function of a sample')
