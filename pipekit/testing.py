@@ -34,7 +34,7 @@ from .workers.kinds import Processes, Threads
 from .workers.pools import WorkerPools
 
 LEAK_CHECKS, SECONDS_BETWEEN_CHECKS = 10, 0.05
-GLOBAL_BATCH_SIZE, WORLD_SIZES = 6, (1, 2, 3, 4)
+GLOBAL_BATCH_SIZE, WORLD_SIZES = 6, (2, 4)
 INLINE = Context()
 ONE_BY_ONE = Context(run=Run(fuses=False))
 

@@ -1,5 +1,6 @@
 """Processes that tests start. They import the package that is tested, whatever folder they run in."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -91,3 +92,9 @@ def run(start):
             return process.finish()
 
     return run
+
+
+def pytest_collection_finish():
+    # What is loaded by now stays; to look at it in each of the many collections takes long.
+    gc.collect()
+    gc.freeze()

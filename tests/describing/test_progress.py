@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 from tqdm import tqdm
 
-from pipekit import combine_batches, pipeline, prefetch, sample
+from pipekit import combine_batches, keep, pipeline, prefetch, sample
 
 TIMEOUT_SECONDS = 60.0  # far more than anything here takes
 needs_terminal = pytest.mark.skipif(sys.platform == 'win32', reason='needs pseudo-terminals')
@@ -141,6 +141,6 @@ def test_tqdm_knows_the_length_of_an_epoch():
 
 
 def test_tqdm_takes_an_epoch_without_a_length():
-    with pipeline('abc', prefetch()) as batches, open(os.devnull, 'w') as nowhere:
+    with pipeline('abc', keep(bool), prefetch()) as batches, open(os.devnull, 'w') as nowhere:
         bar = tqdm(batches, file=nowhere)
         assert (bar.total, list(bar), bar.n) == (None, ['a', 'b', 'c'], 3)

@@ -125,7 +125,7 @@ def values_of(pairs):
     return [value for value, _ in pairs]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from(sorted(SOURCES)),
     st.lists(st.sampled_from(sorted(STAGES)), max_size=3),
