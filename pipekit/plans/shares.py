@@ -110,6 +110,12 @@ def check_shares(source: Stream[Any], stages: Sequence[Any]) -> None:
             raise ValueError(_behind(stage, operation, shared_by))
         if operation.share is not None:
             shared_by = stage
+            splitting = [each for each in before if any(part.splits for part in each.operations)]
+            if splitting:
+                raise ValueError(
+                    f'{code(splitting[0])} cannot come before {code(stage)}, whose samples the ranks share: they would '
+                    'be split twice; leave out one of them'
+                )
             skipping = [each for each in before if each.skips and _length_depends_on_values(each)]
             if skipping:
                 raise ValueError(

@@ -283,6 +283,7 @@ def test_random_stages_behind_a_share_draw_differently_and_those_before_alike():
         (lambda share: [share, apply(len, on_error=skip())], 'cannot come after'),
         (lambda share: [share, combine_batches(lambda chunk, value: True)], 'cannot come after'),
         (lambda share: [share, shard(0, 2)], r'shard\(0, 2\) cannot come after .*leave out one'),
+        (lambda share: [shard(0, 2), share], r'shard\(0, 2\) cannot come before .*leave out one'),
         (lambda share: [share, share], 'cannot come after .*leave out one'),
     ],
 )
