@@ -16,6 +16,7 @@ from warnings import warn
 from ..describing.tracebacks import own_depth
 from ..streams.context import Context, passes
 from ..streams.cursors import START, Cursor, split_cursor
+from ..streams.global_generators import WAITING
 from ..streams.metering import Meter
 from ..streams.nesting import open_stream
 from ..streams.stream import Stream
@@ -92,8 +93,10 @@ class PrefetchThread:
         """Wait for an entry, or until the thread is stopped. Warns of a stall, once."""
         in_handler, self._is_awaited = self._is_awaited, True
         try:
+            WAITING.append(self)
             self._wait()
         finally:
+            WAITING.clear()
             self._is_awaited = in_handler
             if in_handler and self._arrival.empty():  # in a signal handler, between a wait and its wake-up
                 self._arrival.put(None)

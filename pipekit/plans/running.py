@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from more_itertools import chunked
@@ -24,6 +25,8 @@ from .gathering import gather_batches, gather_function, index_chunks, numbered_i
 from .operations import Chunk, PendingBatch
 from .shares import found_shares, mapped_shares, walked_shares, with_elements
 from .tasks import BatchTask, Task
+
+AS_PAIR = attrgetter('as_pair')  # mapped, because a generator would hold the samples while its consumer works
 
 
 def open_pipeline(
@@ -128,8 +131,13 @@ def _map_located(step: MapStep, samples: Iterator[Located], context: Context) ->
         results = _worked(step, samples, context)
     else:
         function = _function(step, START, context)
-        results = (function(located[:2], located[2]) for located in samples)
+        # Mapped, because a generator would hold the last sample.
+        results = map(partial(_called_on, function), samples)
     return _counted(step, results, START, context)
+
+
+def _called_on(function: Callable[..., Any], located: Located) -> Any:
+    return function(located[:2], located[2])
 
 
 def _has_workers(step: MapStep, context: Context) -> bool:
@@ -189,7 +197,7 @@ def _open_share(
         pending = mapped_shares(pending, partial(_map_located, maps, context=context))
     if step.batch_step is not None:
         return _open_batches(step.batch_step, pending, context)
-    return _profiled((each.as_pair for each in pending), step.chunk.place.at(context.key), context.run)
+    return _profiled(map(AS_PAIR, pending), step.chunk.place.at(context.key), context.run)
 
 
 def _index_shares(
@@ -229,7 +237,7 @@ def _profiled(pairs: Pairs[Any], place: StageLocation, run: Run) -> Pairs[Any]:
 
 def _chunks(chunk: Chunk, pairs: Pairs[Any], start: Cursor) -> Pairs[list[Any]]:
     if chunk.share is not None:
-        return (each.as_pair for each in walked_shares(chunk, pairs, start))
+        return map(AS_PAIR, walked_shares(chunk, pairs, start))
     chunks = map(_pair_of_list, chunked(pairs, chunk.size))
     return filter(lambda pair: len(pair[0]) == chunk.size, chunks) if chunk.drop_last else chunks
 

@@ -167,12 +167,19 @@ def copied(transform: Any) -> Any:
     """A copy that shares no generator with the original; of a function, with copies of what it closes over."""
     if not isinstance(transform, FunctionType):
         return deepcopy(transform)
-    cells = tuple(CellType(deepcopy(cell.cell_contents)) for cell in transform.__closure__ or ())
+    cells = tuple(map(_copied_cell, transform.__closure__ or ()))
     copy = FunctionType(
         transform.__code__, transform.__globals__, transform.__name__, deepcopy(transform.__defaults__), cells
     )
     copy.__kwdefaults__ = deepcopy(transform.__kwdefaults__)
     return copy
+
+
+def _copied_cell(cell: CellType) -> CellType:
+    try:
+        return CellType(deepcopy(cell.cell_contents))
+    except ValueError:  # it is empty
+        return CellType()
 
 
 def _seeder(transform: Any, set_seed: SetSeed) -> Callable[[Any], Seed]:

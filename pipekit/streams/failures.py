@@ -15,7 +15,7 @@ from ..errors import TooManyFailures
 from ..workers.remote_errors import sendable_error
 from .cursors import START, Cursor, Pair
 from .error_notes import StageLocation
-from .on_error import Missing, Skip
+from .on_error import Limit, Missing, Skip
 from .randomness import Key
 
 MAX_FAILURES = 100  # in the list of the last ones
@@ -56,7 +56,7 @@ class Attempt(NamedTuple):
 
     path: str
     location: StageLocation
-    policies: tuple[Skip, ...]
+    policies: tuple[Skip | Limit, ...]
     handled_by: int | None = None
     sample: Any = None
     exception: Exception | None = None
@@ -68,7 +68,8 @@ class Attempt(NamedTuple):
 
     def __reduce__(self) -> tuple[Any, ...]:
         exception = None if self.exception is None else _sendable(self.exception)
-        return Attempt, (*self[:-1], exception)
+        # Without functions of the user's: an executor may send results by pickle, which knows no lambdas.
+        return Attempt, (*self._replace(policies=tuple(map(_limit, self.policies)))[:-1], exception)
 
 
 class Result(NamedTuple):
@@ -189,7 +190,7 @@ class Failures:
 
     def _add(self, attempt: Attempt, cursor: Cursor, tried: int, failed: int) -> None:
         path, location, policies, number, sample, exception = attempt
-        stage, policy = location.label, policies[number or 0]
+        stage, limit = location.label, _limit(policies[number or 0])
         assert exception is not None
         entry = path, tried, Failure(stage, cursor, sample, exception)
         self._last.append(entry)
@@ -197,12 +198,16 @@ class Failures:
             self._first.append(entry)
         if (path, type(exception)) not in self._logged:
             self._logged.add((path, type(exception)))
-            action = 'skipped' if policy.substitute is None else 'replaced'
+            action = 'replaced' if limit.replaces else 'skipped'
             text = '%s: %s sample %s (cursor %s) because of %r; others like it are counted, not logged'
             logger.warning(text, stage, action, brief(sample), cursor, exception)
-        if not policy.allows(failed, tried):
-            text = f'{stage}, failed on {failed} of {tried} samples, over its budget of {policy.budget}'
+        if not limit.allows(failed, tried):
+            text = f'{stage}, failed on {failed} of {tried} samples, over its budget of {limit.budget}'
             raise TooManyFailures(text, [failure.exception for other, _, failure in self._first if other == path])
+
+
+def _limit(policy: Skip | Limit) -> Limit:
+    return policy.limit if isinstance(policy, Skip) else policy
 
 
 def _is_counted(entry: Entry, counts: Counts) -> bool:

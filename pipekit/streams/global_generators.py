@@ -9,9 +9,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from ..workers.settings import is_beside_others
+
 States: TypeAlias = dict[str, Any]  # by the name of the library
 
 N_WORDS = 4  # of 64 bits each, that a seed consists of
+
+WAITING: list[object] = []  # not empty while a consumer waits for a batch, and so draws nothing
 
 
 class GlobalGenerator(NamedTuple):
@@ -84,6 +88,11 @@ def seed_global(words: Sequence[int]) -> None:
     """Seed the global generators with ``N_WORDS`` ints of 64 bits."""
     for each in _generators().values():
         each.seed(words)
+
+
+def others_may_draw() -> bool:
+    """Whether the generators may move in other threads: this one runs beside those of a program, and none waits."""
+    return is_beside_others() and not WAITING
 
 
 def torch_is_loaded() -> bool:

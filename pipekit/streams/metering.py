@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from more_itertools import repeatfunc
 
-from .global_generators import global_states, moved_since
+from .global_generators import global_states, moved_since, others_may_draw
 
 T = TypeVar('T')
 
@@ -114,11 +114,18 @@ class Recorder:
             self.calls.append((path, self.lane, begin, end, thread_time() - computed))
 
     def _call_watched(self, path: str, function: Any, *args: Any) -> Any:
+        is_known = not others_may_draw()
         before = global_states()
         result = function(*args)
-        if moved := moved_since(before):
+        moved = moved_since(before)
+        if moved and not (is_known and not others_may_draw()):
+            self._unknown(path)
+        elif moved:
             self.calls.append(Moved(path, moved))
         return result
+
+    def _unknown(self, path: str) -> None:
+        """It is not known whether a function of this path has moved a global generator, or another thread has."""
 
 
 class Meter(Recorder):
@@ -149,6 +156,9 @@ class Meter(Recorder):
         self._waiting_seconds = 0.0  # for workers, in this batch
         self._making_seconds = 0.0  # for all batches
         self._next_sampled = 0  # the number of a batch
+
+    def _unknown(self, path: str) -> None:
+        self._watched.discard(path)  # look again at its next call
 
     def next_entry(self, entries: Iterator[T], is_batch: Callable[[T], bool]) -> T:
         """The next entry, measured if it is a batch.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from threading import TIMEOUT_MAX
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ..describing.arguments import exceptions_of, function, non_negative, positive_int
 from ..describing.descriptions import Description, described
@@ -31,6 +31,22 @@ class OnError(Description):
 OnErrors: TypeAlias = OnError | Sequence[OnError] | None
 
 
+class Limit(NamedTuple):
+    """How many samples a policy may skip or replace; see ``skip``."""
+
+    budget: float | None
+    grace: int
+    replaces: bool
+
+    def allows(self, failed: int, tried: int) -> bool:
+        """Whether this many failures are within the budget."""
+        if self.budget is None:
+            return True
+        if isinstance(self.budget, int):
+            return failed <= self.budget
+        return failed <= self.budget * max(tried, self.grace)
+
+
 @dataclass(eq=False, repr=False)
 class Retry(OnError):
     """The description that ``retry`` returns."""
@@ -49,13 +65,10 @@ class Skip(OnError):
     grace: int
     substitute: Callable[[Any], Any] | None = None
 
-    def allows(self, failed: int, tried: int) -> bool:
-        """Whether this many failures are within the budget."""
-        if self.budget is None:
-            return True
-        if isinstance(self.budget, int):
-            return failed <= self.budget
-        return failed <= self.budget * max(tried, self.grace)
+    @property
+    def limit(self) -> Limit:
+        """What the failures that it handles are held to."""
+        return Limit(self.budget, self.grace, self.substitute is not None)
 
 
 @described

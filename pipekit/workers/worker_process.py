@@ -124,18 +124,17 @@ class WorkerProcess:
         EOFError, OSError
             If it has ended.
         """
-        for _ in range(MAX_MESSAGES):
+        for _ in range(MAX_MESSAGES):  # others have sent something as well
             if not self.connection.poll():
-                break
+                if not self._has_ended():
+                    return
+                if not self.connection.poll():  # it may have sent something and ended since the first look
+                    raise EOFError
             header, load, n_bytes = self.channel.parsed(self.channel.receive())
             if header[0] == 'record':
                 handle_record(header[1], load)
             else:
                 yield header, load, n_bytes
-        else:
-            return  # others have sent something as well
-        if self._has_ended():
-            raise EOFError
 
     def current_step(self) -> tuple[int, int]:
         """The number of the item that it is at, or was at when it died, and the step of it."""

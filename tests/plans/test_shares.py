@@ -1,6 +1,7 @@
 """The shares of ranks: joined, they are the batches of one rank, and a state fits any rank of any number of ranks."""
 
 import json
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 
@@ -481,3 +482,26 @@ def test_describe_computes_the_share_alone():
     table = pipeline(range(10**6), apply(lambda value: loaded.append(value) or value), part).describe()
     assert 'list of 2' in str(table) or '2' in str(table)
     assert loaded == [2, 3]
+
+
+class Value:
+    pass
+
+
+@pytest.mark.parametrize('before', [[], [apply(same)], [shuffle(4, seed=0)]])
+@pytest.mark.parametrize('source', ['a sequence', 'a function'])
+@pytest.mark.parametrize('fuses', [True, False])
+def test_no_sample_is_held_while_its_consumer_works(before, source, fuses):
+    class Values(DataSet):
+        def __getitem__(self, index):
+            super().__getitem__(index)
+            return Value()
+
+    made = Values(40) if source == 'a sequence' else lambda: (Value() for _ in range(40))
+    share = combine_batches(4, list, rank=1, world_size=2)
+    values = pipeline(made, *before, share, apply(same)).open(START, Context(run=Run(fuses=fuses)))
+    for _ in range(3):
+        pair = next(values)
+        alive = [weakref.ref(value) for value in pair[0]]
+        del pair
+        assert [each() for each in alive] == [None, None]

@@ -414,3 +414,36 @@ def test_check_function_says_what_is_wrong(func, sample, message):
 @pytest.mark.parametrize('func', [abs, takes_rng, seeded(of_both), reseeded(OwnGenerators()), random_apply(0.5, abs)])
 def test_check_function_passes_what_is_pure(func):
     check_function(func, -1)
+
+
+@pytest.mark.parametrize('workers', [None, threads(4)], ids=['prefetch', 'threads'])
+def test_nobody_is_blamed_for_what_the_training_draws(workers):
+    begun = threading.Event()
+
+    def slow(x):
+        begun.set()
+        threading.Event().wait(0.02)
+        return x
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        with pipeline(range(12), apply(slow, workers=workers), combine_batches(4, list), prefetch()) as batches:
+            begun.wait(30)
+            for _ in range(20_000):
+                random.random()
+            assert len(list(batches)) == 3
+
+
+def test_an_empty_cell_is_copied_as_one():
+    def outer():
+        generator = np.random.default_rng()
+
+        def transform(x):
+            return (x, generator.random()) if x >= 0 else never
+
+        if generator is None:
+            never = 1
+        return transform
+
+    function = reseeded(outer())
+    assert function(1, rng=np.random.default_rng(0)) == function(1, rng=np.random.default_rng(0))

@@ -173,8 +173,8 @@ def test_a_handled_failure_returns_the_error():
 
 
 def test_a_budget_is_none_or_a_number_or_a_fraction_of_at_least_grace_samples():
-    assert skip(budget=None).allows(9, tried=9)
-    assert [skip(budget=2).allows(failed, tried=9) for failed in (2, 3)] == [True, False]
+    assert skip(budget=None).limit.allows(9, tried=9)
+    assert [skip(budget=2).limit.allows(failed, tried=9) for failed in (2, 3)] == [True, False]
     policy = skip(budget=0.1, grace=100)
-    assert [policy.allows(failed, tried=20) for failed in (10, 11)] == [True, False]
-    assert [policy.allows(failed, tried=200) for failed in (20, 21)] == [True, False]
+    assert [policy.limit.allows(failed, tried=20) for failed in (10, 11)] == [True, False]
+    assert [policy.limit.allows(failed, tried=200) for failed in (20, 21)] == [True, False]

@@ -7,7 +7,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from pipekit import apply, combine_batches, executor, pipeline, prefetch, skip, threads
+from pipekit import apply, combine_batches, executor, pipeline, prefetch, replace, skip, threads
 from pipekit.streams.context import Context, Run
 from pipekit.streams.cursors import START
 from pipekit.workers.borrowed import BorrowedExecutor, SentWork
@@ -158,3 +158,15 @@ def test_an_error_in_a_batch_comes_after_the_batches_before_it_and_names_its_sam
 def test_wrong_arguments(borrowed, options, error, message):
     with pytest.raises(error, match=message):
         executor(borrowed, **options)
+
+
+def fails_at_five(value):
+    if value == 5:
+        raise ValueError(value)
+    return value
+
+
+def test_a_replacement_may_be_a_lambda(pools):
+    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+        replaced = apply(fails_at_five, workers=pool, on_error=replace(lambda value: -value, budget=None))
+        assert values_of(pipeline(range(8), replaced), pools) == [0, 1, 2, 3, 4, -5, 6, 7]

@@ -308,7 +308,7 @@ HANDLED = {
 
 def a_sample_kills_and_is_handled(how):
     logging.disable()
-    batches = pipeline(range(12), *HANDLED[how], prefetch())
+    batches = pipeline(range(12), *HANDLED[how], prefetch(FOR_EVER))  # no second pass is made ahead, which kills too
     got = []
     try:
         got.extend(batches)
