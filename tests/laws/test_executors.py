@@ -57,7 +57,8 @@ def of_dask():
         yield client.get_executor(pure=False)
 
 
-@pytest.fixture(params=['spawned', 'of_loky', 'of_dask', processes(1), processes(2), processes(3, ahead=5)], ids=str)
+# Our own come first: the cluster of dask opens and closes sockets here as long as it is there.
+@pytest.fixture(params=[processes(1), processes(2), processes(3, ahead=5), 'spawned', 'of_loky', 'of_dask'], ids=str)
 def executor(request):
     return request.getfixturevalue(request.param) if isinstance(request.param, str) else request.param
 
