@@ -363,7 +363,8 @@ def test_pure_functions_are_not_warned_of(workers):
 
 def test_threads_do_not_wait_for_each_other_for_long():
     together = threading.Barrier(4, timeout=30)
-    with pipeline(range(8), apply(lambda _: together.wait() < 4, workers=threads(4)), prefetch()) as batches:
+    # Not in passes: those of the second one would wait, ahead, while the batches are closed.
+    with pipeline(range(8), apply(lambda _: together.wait() < 4, workers=threads(4)), prefetch(9)) as batches:
         assert all(batches)
 
 
