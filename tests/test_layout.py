@@ -46,8 +46,8 @@ HOUSE = """
     streams         iterables
                     stream
                     context  calls
-                    activities  failures
-                    error_notes  on_error  randomness  index_stream  nesting
+                    activities  failures  index_stream
+                    error_notes  on_error  randomness  nesting
                     cursors  metering
                     global_generators
 

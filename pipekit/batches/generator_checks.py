@@ -14,7 +14,7 @@ from ..stages.seeding import Seeded, draws_message, shared_message
 from ..streams.metering import Moved
 from ..streams.nesting import streams_within
 from ..streams.stream import Stream
-from ..workers.kinds import Executor, Processes, Threads, Workers
+from ..workers.kinds import Processes, Threads, Workers, runs_in_threads
 
 
 def warn_of_held_generators(stream: Stream[Any]) -> None:
@@ -56,8 +56,7 @@ def check_seeded(stream: Stream[Any]) -> None:
         If one does not.
     """
     for each, workers in _maps_within(stream):
-        borrowed = workers.borrowed if isinstance(workers, Executor) else workers
-        if borrowed is None or isinstance(borrowed, Threads) or type(borrowed).__name__ == 'ThreadPoolExecutor':
+        if runs_in_threads(workers):
             for found in values_within(each.operation.function, (Seeded,)):
                 raise ValueError(f'{code(each.place.part)}: {shared_message(found.value)}')
 

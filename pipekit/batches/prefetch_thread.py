@@ -93,10 +93,10 @@ class PrefetchThread:
         """Wait for an entry, or until the thread is stopped. Warns of a stall, once."""
         in_handler, self._is_awaited = self._is_awaited, True
         try:
-            WAITING.append(self)
+            WAITING.add(self)
             self._wait()
         finally:
-            WAITING.clear()
+            WAITING.discard(self)
             self._is_awaited = in_handler
             if in_handler and self._arrival.empty():  # in a signal handler, between a wait and its wake-up
                 self._arrival.put(None)

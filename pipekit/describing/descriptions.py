@@ -65,9 +65,9 @@ class Description:
         return [repr(self.as_saved()) + entropy]
 
     def as_saved(self) -> Self:
-        """This description without what a saved state does not name, also in the descriptions it was made of."""
+        """This description without what a saved state does not name, also in what it was made of, such as pipelines."""
         call = self._call.without(*self.unsaved)
-        args = tuple(arg.as_saved() if isinstance(arg, Description) else arg for arg in call.args)
+        args = tuple(arg.as_saved() if callable(getattr(type(arg), 'as_saved', None)) else arg for arg in call.args)
         if len(call.kwargs) == len(self._call.kwargs) and all(map(operator.is_, args, call.args)):
             return self
         bare = object.__new__(type(self))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..streams.index_stream import between_in_passes
 from ..streams.randomness import Generators, Indices, permutation, random_order
 
 MOST_CACHED_ROWS = 1 << 20  # in the permutations of windows that are kept, of 8 bytes a row
@@ -44,7 +45,7 @@ class Lanes(NamedTuple):
 
 
 class PassOrders:
-    """The order of each pass, as indices of rows that are numbered file by file."""
+    """The order of each pass, as indices of rows that are numbered file by file; ``between`` finds any part of them."""
 
     def __init__(self, lengths: Indices, lanes: Lanes, window: int | None, generators: Generators | None):
         self._starts = np.cumsum(lengths) - lengths
@@ -53,20 +54,7 @@ class PassOrders:
         self._lanes = lanes
         self._window = window
         self._generators = generators
-        self._number = -1
-        self._order: Callable[[Indices], Indices]
-
-    def between(self, start: int, stop: int) -> list[int]:
-        """The indices after the first ``start`` and up to ``stop``, counted over all passes."""
-        indices: list[int] = []
-        while start < stop:
-            number, first = divmod(start, self._total)
-            if number != self._number:
-                self._number, self._order = number, self._order_of_pass(number)
-            end = min(self._total, first + stop - start)
-            indices += self._order(np.arange(first, end)).tolist()
-            start += end - first
-        return indices
+        self.between = between_in_passes(self._total, self._order_of_pass)
 
     def _order_of_pass(self, number: int) -> Callable[[Indices], Indices]:
         lanes, total = self._lanes, self._total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence, Sized
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ def rows(
     def open_at(cursor: Cursor, context: Context) -> Pairs[Row]:
         return ((sequence[index], number) for index, number in found.open_at(cursor, context))
 
-    return RowsOfFiles(open_at, seed=shuffling_seed, indices=found)
+    return RowsOfFiles(open_at, seed=shuffling_seed, indices=found, n_values=inf if length is None else length)
 
 
 def checked_files(files: Any) -> list[Any]:

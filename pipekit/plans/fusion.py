@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 from more_itertools import flatten, ilen
 
 from ..streams.index_stream import Gather
-from ..workers.kinds import Workers, make_whole_batches
+from ..workers.kinds import Workers, makes_whole_batches
 from .operations import Chunk, Custom, Map, PlacedOperation
 
 Operations: TypeAlias = Sequence[PlacedOperation]
@@ -29,7 +29,7 @@ class MapStep(NamedTuple):
 
 
 class BatchStep(NamedTuple):
-    """Maps of samples, a chunk and maps of batches, run as one task of a worker process for each batch."""
+    """Maps of samples, a chunk and maps of batches, run as one task of a worker for each batch."""
 
     sample_maps: Operations
     chunk: Chunk
@@ -161,7 +161,7 @@ def _next_step(operations: Operations, has_workers: bool) -> tuple[Step, Operati
     workers = maps[0].operation.workers
     # Which samples are in a batch is not known beforehand if some may be skipped.
     skips = any(each.operation.skips for each in maps)
-    if has_workers and make_whole_batches(workers) and not skips and rest and isinstance(rest[0].operation, Chunk):
+    if has_workers and makes_whole_batches(workers) and not skips and rest and isinstance(rest[0].operation, Chunk):
         batch_maps, others = _leading_batch_maps(rest[1:], workers)
         if batch_maps:
             return BatchStep(maps, rest[0].operation, batch_maps), others

@@ -107,7 +107,7 @@ class Chunk(Operation):
         return n_full + bool(rest and self.makes_batch(rest))
 
     def makes_batch(self, n: int) -> bool:
-        """Whether the last ``n`` samples make a batch, or the next ones if they are enough."""
+        """Whether ``n`` samples make a batch: as many as ``size``, or the last ones."""
         is_enough = self.share is None or n >= self.share.world_size
         return n == self.size or (is_enough and not self.drop_last)
 

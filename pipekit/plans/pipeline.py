@@ -248,6 +248,10 @@ class Pipeline(Stream[Out_co]):
             observed += [_observing_stage(partial(observe, number))]
         return Pipeline(self._source, observed).open(START, ALONE)
 
+    def as_saved(self) -> Pipeline[Out_co]:
+        """The pipeline without what a saved state does not name."""
+        return Pipeline(self._source.as_saved(), [stage.as_saved() for stage in self._stages])
+
     def __repr__(self) -> str:
         return call_code('pipeline', (self._source, *self._stages), {})
 

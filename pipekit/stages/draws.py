@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..streams.index_stream import INDICES_PER_BLOCK, Between
+from ..streams.index_stream import INDICES_PER_BLOCK, Between, between_in_passes
 from ..streams.randomness import Generators, Indices, permutation, random_order
 
 Weights: TypeAlias = npt.NDArray[np.float64]
@@ -42,8 +42,6 @@ def without_replacement(n: int, weights: Weights | None, generators: Generators)
     """Indices below ``n`` in passes, each in a random order."""
     allowed = None if weights is None else np.flatnonzero(weights)
     length = n if allowed is None else len(allowed)
-    number = -1
-    order: Callable[[Indices], Indices]
 
     def ordered(passed: int) -> Callable[[Indices], Indices]:
         if allowed is None:
@@ -51,16 +49,4 @@ def without_replacement(n: int, weights: Weights | None, generators: Generators)
         assert weights is not None
         return allowed[random_order(length, generators.at(passed), weights[allowed])].__getitem__
 
-    def between(start: int, stop: int) -> list[int]:
-        nonlocal number, order
-        indices: list[int] = []
-        while start < stop:
-            passed, first = divmod(start, length)
-            if passed != number:
-                number, order = passed, ordered(passed)
-            end = min(stop, (passed + 1) * length)
-            indices += order(np.arange(first, first + end - start)).tolist()
-            start = end
-        return indices
-
-    return between
+    return between_in_passes(length, ordered)

@@ -32,9 +32,13 @@ class SampleFunction(Description):
     def __call__(self, value: Any, *, rng: np.random.Generator | None = None) -> Any:
         if not self.takes_rng:
             return self._body(value)
+        return self._body(value, rng=self.given(rng))
+
+    def given(self, rng: np.random.Generator | None) -> np.random.Generator:
+        """The generator that a random function was called with."""
         if rng is None:
             raise TypeError(f'{self!r} is random: call it with rng=, a numpy Generator')
-        return self._body(value, rng=rng)
+        return rng
 
 
 def takes_rng(func: Function) -> bool:

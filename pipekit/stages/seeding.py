@@ -15,7 +15,14 @@ import numpy as np
 from ..describing.arguments import function
 from ..describing.descriptions import described
 from ..describing.display import code
-from ..streams.global_generators import N_WORDS, global_states, restore_global, seed_global, torch_is_loaded
+from ..streams.global_generators import (
+    N_WORDS,
+    global_states,
+    half_words,
+    restore_global,
+    seed_global,
+    torch_is_loaded,
+)
 from ..workers.settings import is_beside_others
 from .functions import SampleFunction, takes_rng
 from .held_generators import held_generators
@@ -33,7 +40,7 @@ class Seeded(SampleFunction):
         super().__init__(func, is_random=True)
 
     def __call__(self, *values: Any, rng: np.random.Generator | None = None, **named: Any) -> Any:
-        words = _words(self, rng)
+        words = _words(self.given(rng))
         if is_beside_others():
             raise RuntimeError(shared_message(self))
         before, knew_torch = global_states(), torch_is_loaded()
@@ -114,7 +121,7 @@ class Reseeded(SampleFunction):
         self._local = threading.local()
 
     def __call__(self, *values: Any, rng: np.random.Generator | None = None, **named: Any) -> Any:
-        words = _words(self, rng)
+        words = _words(self.given(rng))
         local = self._local
         if not hasattr(local, 'transform'):
             local.transform = copied(self._body)
@@ -227,15 +234,13 @@ def _seed(generator: Any, words: list[int]) -> None:
     if isinstance(generator, np.random.BitGenerator):
         generator.state = type(generator)(words).state
     elif isinstance(generator, np.random.RandomState):
-        generator.seed([part for word in words for part in divmod(word, 1 << 32)])
+        generator.seed(half_words(words))
     elif isinstance(generator, random.Random):
         generator.seed(repr(words))
     else:
         generator.manual_seed(words[0] >> 1)  # of torch
 
 
-def _words(func: SampleFunction, rng: np.random.Generator | None) -> list[int]:
-    if rng is None:
-        raise TypeError(f'{func!r} is random: call it with rng=, a numpy Generator')
+def _words(rng: np.random.Generator) -> list[int]:
     words: list[int] = rng.bit_generator.random_raw(N_WORDS).tolist()
     return words

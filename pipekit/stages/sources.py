@@ -107,7 +107,7 @@ def sample(
     def open_at(cursor: Cursor, context: Context) -> Pairs[T]:
         return ((sequence[index], number) for index, number in drawn.open_at(cursor, context))
 
-    return Source(open_at, seed=seed, indices=drawn, is_endless=True)
+    return Source(open_at, seed=seed, indices=drawn, n_values=inf)
 
 
 @overload
@@ -196,7 +196,7 @@ def _loaded_by_random_id(*loaders: Callable[[Any], Any], ids: Any, weights: Any 
         function = function_of_calls(calls, context.key, cursor, context.run.meter or OFF)
         return map(function, drawn.open(cursor, context))
 
-    return _LoadedByRandomId(open_at, seed=seed, is_endless=True)
+    return _LoadedByRandomId(open_at, seed=seed, n_values=inf)
 
 
 def _combined_loader(loaders: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
@@ -260,22 +260,22 @@ def mix(*sources: Iterates[T], weights: Iterable[float] | None = None, seed: int
         choices = NumberedIndices(between, None).after(draws)
         return _ended_for_good(map(draw, count(draws + 1), choices))
 
-    index_streams = [stream.indices for stream in streams if stream.indices is not None]
-    indices = None
-    if len(index_streams) == len(streams) and all_equal(index_streams, key=lambda each: id(each.sequence)):
-        indices = IndexStream(
-            index_streams[0].sequence, partial(open_branches, [each.open_at for each in index_streams])
-        )
-    reopens = all(stream.reopens for stream in streams)
     return Source(
         open_at,
         seed=seed,
         branches=streams,
-        reopens=reopens,
-        indices=indices,
+        reopens=all(stream.reopens for stream in streams),
+        indices=_common_indices(streams, open_branches),
         share=_common_share(streams),
-        is_endless=all(stream.length == inf for stream in streams),
+        n_values=inf if all(stream.length == inf for stream in streams) else None,
     )
+
+
+def _common_indices(streams: Sequence[Stream[Any]], open_branches: Callable[..., Pairs[int]]) -> IndexStream | None:
+    found = [stream.indices for stream in streams if stream.indices is not None]
+    if len(found) < len(streams) or not all_equal(found, key=lambda each: id(each.sequence)):
+        return None
+    return IndexStream(found[0].sequence, partial(open_branches, [each.open_at for each in found]))
 
 
 def _common_share(streams: Sequence[Stream[Any]]) -> Any:

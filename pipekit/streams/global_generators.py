@@ -15,7 +15,12 @@ States: TypeAlias = dict[str, Any]  # by the name of the library
 
 N_WORDS = 4  # of 64 bits each, that a seed consists of
 
-WAITING: list[object] = []  # not empty while a consumer waits for a batch, and so draws nothing
+WAITING: set[object] = set()  # threads of prefetch for which a consumer waits, and so draws nothing
+
+
+def half_words(words: Sequence[int]) -> list[int]:
+    """Words of 64 bits as words of 32 bits, of which numpy makes the seeds of its older generators."""
+    return [part for word in words for part in divmod(word, 1 << 32)]
 
 
 class GlobalGenerator(NamedTuple):
@@ -36,7 +41,7 @@ def _of_numpy() -> GlobalGenerator:
     return GlobalGenerator(
         lambda: np.random.get_state(legacy=False),
         np.random.set_state,
-        lambda words: np.random.seed([part for word in words for part in divmod(word, 1 << 32)]),
+        lambda words: np.random.seed(half_words(words)),
         lambda a, b: a['bit_generator'] != 'MT19937' or _equal_dicts(a, b),
     )
 

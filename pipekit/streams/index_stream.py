@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count, pairwise
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from .cursors import Cursor, Pairs
+from .randomness import Indices
 
 Gather: TypeAlias = Callable[[list[int]], Any]  # from indices to a batch of these elements of a sequence
 Between: TypeAlias = Callable[[int, int], Sequence[int]]  # the indices after the first so many and up to so many
@@ -28,6 +31,25 @@ class NumberedIndices(NamedTuple):
         else:
             bounds = chain([start], range(first, self.length, INDICES_PER_BLOCK), [self.length])
         return chain.from_iterable(self.between(*pair) for pair in pairwise(bounds))
+
+
+def between_in_passes(length: int, order_of_pass: Callable[[int], Callable[[Indices], Indices]]) -> Between:
+    """Indices in passes of ``length`` each; the order of a pass is a function from positions to indices."""
+    current: tuple[int, Callable[[Indices], Indices]] | None = None
+
+    def between(start: int, stop: int) -> list[int]:
+        nonlocal current
+        indices: list[int] = []
+        while start < stop:
+            number, first = divmod(start, length)
+            if current is None or current[0] != number:
+                current = number, order_of_pass(number)
+            end = min(length, first + stop - start)
+            indices += current[1](np.arange(first, end)).tolist()
+            start += end - first
+        return indices
+
+    return between
 
 
 OpenNumbered: TypeAlias = Callable[[Cursor, Any], NumberedIndices]  # at a cursor, which it checks, in a context

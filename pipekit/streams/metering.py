@@ -200,7 +200,7 @@ class Meter(Recorder):
         result, calls = measured
         self.add_calls(calls)
         workers, begin, end = self._last_wait
-        if calls and not isinstance(calls[-1], Moved) and begin < (made := calls[-1][3]) < end:
+        if calls and begin < (made := calls[-1][3]) < end:
             self.delays[workers].append(end - made)
         return result
 

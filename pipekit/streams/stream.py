@@ -9,11 +9,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import chain
-from math import inf
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 from ..describing.arguments import optional, positive_int
-from ..describing.descriptions import Description, FactoryCall
+from ..describing.descriptions import Description
 from ..describing.display import code, structure
 from ..describing.tables import Table
 from ..memory.blocks import BlockPool
@@ -224,6 +223,10 @@ class Stream(ABC, Generic[Out_co]):
     def _repr_html_(self) -> str:
         return self.describe()._repr_html_()
 
+    @abstractmethod
+    def as_saved(self) -> Stream[Any]:
+        """The stream without what a saved state does not name, such as workers."""
+
     def fingerprint(self) -> list[str]:
         """Lines of code, by which a saved state recognises its pipeline."""
         return [line for part in self._parts for line in part.fingerprint()]
@@ -295,7 +298,7 @@ class Source(Description, Stream[Out_co]):
     is_ordered: bool = True  # whether the order is the same in every process
     indices: IndexStream | None = None
     share: Any = None
-    is_endless: bool = False
+    n_values: float | None = None  # infinite if there is no end; ``None`` if it is not known
 
     workers = None
     calls_function = False
@@ -309,11 +312,10 @@ class Source(Description, Stream[Out_co]):
 
     @property
     def length(self) -> float | None:  # type: ignore[override]
-        return inf if self.is_endless else None
+        return self.n_values
 
     def fingerprint(self) -> list[str]:
-        own = _as_saved(self) if self.branches else self
-        return [*Description.fingerprint(own), *chain.from_iterable(branch.fingerprint() for branch in self.branches)]
+        return [*Description.fingerprint(self), *chain.from_iterable(branch.fingerprint() for branch in self.branches)]
 
     @property
     def source(self) -> Stream[Any]:
@@ -328,14 +330,3 @@ class Source(Description, Stream[Out_co]):
 
     def _open_observed(self, observe: Callable[[int, Any], Any]) -> Pairs[Any]:
         return ((observe(0, value), cursor) for value, cursor in self.open(START, ALONE))
-
-
-def _as_saved(part: Any) -> Any:
-    """A part of a pipeline without what a state does not name, such as workers, also within its arguments."""
-    if isinstance(part, Description):
-        call, bare = part._call.without(*part.unsaved), object.__new__(type(part))
-        vars(bare).update(vars(part), _call=FactoryCall(call.factory, tuple(map(_as_saved, call.args)), call.kwargs))
-        return bare
-    if isinstance(part, Stream):
-        return type(part)(_as_saved(part.source), list(map(_as_saved, part.stages)))  # type: ignore[call-arg]
-    return part

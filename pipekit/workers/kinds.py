@@ -213,15 +213,22 @@ Workers: TypeAlias = Threads | Processes | Executor | SupportsSubmit
 OnWait: TypeAlias = Callable[[Workers, float], object]  # called after each wait: the workers, and when it began
 
 
-def make_whole_batches(workers: Workers | None) -> bool:
-    """Whether a task for these workers is a batch where possible, and not a sample."""
-    if workers is None or isinstance(workers, Threads | Processes):
-        return isinstance(workers, Processes)
+def runs_in_threads(workers: Workers | None) -> bool:
+    """Whether functions run in threads of this process: without workers, in that of ``prefetch``."""
     if isinstance(workers, Executor):
-        return make_whole_batches(workers.borrowed) if workers.whole_batches is None else workers.whole_batches
+        return runs_in_threads(workers.borrowed)
+    if workers is None or isinstance(workers, Threads | Processes):
+        return not isinstance(workers, Processes)
     from concurrent.futures import ThreadPoolExecutor  # loaded on first use
 
-    return not isinstance(workers, ThreadPoolExecutor)
+    return isinstance(workers, ThreadPoolExecutor)
+
+
+def makes_whole_batches(workers: Workers | None) -> bool:
+    """Whether a task for these workers is a batch where possible, and not a sample."""
+    if isinstance(workers, Executor) and workers.whole_batches is not None:
+        return workers.whole_batches
+    return not runs_in_threads(workers)
 
 
 def checked_workers(workers: Any) -> Workers | None:

@@ -50,8 +50,7 @@ def torchvision_v2():
             transforms.ToImage(),
             transforms.RandomResizedCrop(12),
             transforms.RandomVerticalFlip(),
-            transforms.GaussianNoise() if hasattr(transforms, 'GaussianNoise') else transforms.ToDtype(torch.float32),
-        ][:3]
+        ]
     )
     return lambda image: augment(image).numpy()
 

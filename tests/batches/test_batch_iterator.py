@@ -28,6 +28,7 @@ from pipekit import (
     prefetch,
     processes,
     repeat,
+    rows,
     sample,
     shard,
     shuffle,
@@ -729,9 +730,15 @@ def test_the_length_of_a_pass_is_known(stages):
             assert expected == len(list(pipeline(range(n), *stages)))
 
 
+def test_the_length_of_passes_over_rows_is_known():
+    with pipeline(rows(['a', 'b'], [3, 4], passes=2, seed=0), combine_batches(4, list), prefetch()) as batches:
+        assert len(batches) == len(list(batches)) == 4
+
+
 @pytest.mark.parametrize(
     'parts',
     [
+        [rows(['a', 'b'], [3, 4], seed=0)],
         [range(5), keep(bool)],
         [range(5), apply(abs, on_error=skip())],
         [[[1], [2]], flatten()],

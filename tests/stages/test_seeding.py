@@ -20,6 +20,7 @@ from pipekit import (
     apply,
     apply_at,
     combine_batches,
+    executor,
     mix,
     pipeline,
     prefetch,
@@ -49,6 +50,10 @@ def of_both(x):
     values = list(range(5))
     random.shuffle(values)
     return x, values, np.random.normal()
+
+
+class Pool(ThreadPoolExecutor):
+    pass
 
 
 def pair(x, y):
@@ -209,7 +214,11 @@ def test_seeded_functions_run_on_an_executor_of_processes():
         lambda workers: apply(nested(seeded(of_random)), seed=0, workers=workers),
     ],
 )
-@pytest.mark.parametrize('workers', [None, threads(2), ThreadPoolExecutor(1)], ids=['prefetch', 'threads', 'pool'])
+@pytest.mark.parametrize(
+    'workers',
+    [None, threads(2), ThreadPoolExecutor(1), Pool(1), executor(Pool(1), whole_batches=True)],
+    ids=['prefetch', 'threads', 'pool', 'subclass', 'described'],
+)
 def test_seeded_functions_are_refused_where_others_draw(stage, workers):
     batches = pipeline([(1, 2)] * 9, stage(workers), prefetch())
     with pytest.raises(ValueError, match=r'seeds generators that all threads share.*pass workers=processes'), batches:
@@ -227,11 +236,9 @@ def nested(inner):
 
 def test_a_seeded_function_that_is_hidden_is_refused_when_it_is_called():
     hidden = {1: {2: {3: {4: {5: seeded(of_random)}}}}}
-    get = operator.attrgetter('x')
-    get = partial(lambda key, x, rng: hidden[1][2][3][4][key](x, rng=rng), *[5])
 
     def source():
-        yield from (get(number, rng=np.random.default_rng(0)) for number in range(3))
+        yield from (hidden[1][2][3][4][5](number, rng=np.random.default_rng(0)) for number in range(3))
 
     with pipeline(source, prefetch()) as batches, pytest.raises(RuntimeError, match='seeds generators that all'):
         list(batches)

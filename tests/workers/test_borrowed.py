@@ -11,7 +11,7 @@ from pipekit import apply, combine_batches, executor, pipeline, prefetch, replac
 from pipekit.streams.context import Context, Run
 from pipekit.streams.cursors import START
 from pipekit.workers.borrowed import BorrowedExecutor, SentWork
-from pipekit.workers.kinds import make_whole_batches
+from pipekit.workers.kinds import makes_whole_batches
 from pipekit.workers.pools import WorkerPools
 
 
@@ -84,13 +84,13 @@ def test_a_task_is_a_sample_where_no_batch_follows_or_samples_are_skipped(pools)
 
 def test_which_workers_make_whole_batches():
     with ThreadPoolExecutor(1) as pool:
-        assert not make_whole_batches(pool)
-        assert not make_whole_batches(executor(pool))
-        assert make_whole_batches(executor(pool, whole_batches=True))
-    assert make_whole_batches(Pickling())
-    assert not make_whole_batches(executor(Pickling(), whole_batches=False))
-    assert not make_whole_batches(threads(2))
-    assert not make_whole_batches(None)
+        assert not makes_whole_batches(pool)
+        assert not makes_whole_batches(executor(pool))
+        assert makes_whole_batches(executor(pool, whole_batches=True))
+    assert makes_whole_batches(Pickling())
+    assert not makes_whole_batches(executor(Pickling(), whole_batches=False))
+    assert not makes_whole_batches(threads(2))
+    assert not makes_whole_batches(None)
 
 
 def test_a_function_is_pickled_and_unpickled_once(pools):
@@ -126,7 +126,7 @@ def test_no_more_than_ahead_tasks_are_in_flight(pools, ahead):
 def test_a_described_executor_is_the_executor(pools):
     borrowed = Pickling()
     assert BorrowedExecutor(executor(borrowed)).ahead == BorrowedExecutor(borrowed).ahead
-    assert repr(executor(3 and borrowed, ahead=2)).startswith('executor(')
+    assert repr(executor(borrowed, ahead=2)).startswith('executor(')
     assert executor(borrowed, ahead=2) == executor(borrowed, ahead=2)
     with pipeline('abc', apply(str.upper, workers=executor(borrowed)), prefetch()) as batches:
         assert list(batches) == ['A', 'B', 'C']
